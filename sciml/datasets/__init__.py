@@ -1,0 +1,1 @@
+"""What was observed: HDF5 storage, windows, statistics, splits."""

@@ -1,0 +1,1 @@
+"""Reference solvers in batched torch: they make training data and judge rollouts."""
