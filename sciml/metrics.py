@@ -1,0 +1,143 @@
+"""Error measures of predicted fields, in the definitions of the benchmarks that people compare with.
+
+Every function takes ``(prediction, target)``, prediction first, both ``(batch, time, channels, *grid)`` with
+at least one grid axis, and returns one number per (case, frame) ``(batch, time)`` or per (case, frame,
+channel) ``(batch, time, channels)``. Nothing is averaged over cases or frames: what is averaged, and how,
+decides what a score means, so the caller says it (``nmse(p, y).mean()`` is CFDBench's figure with a test
+batch of one).
+
+Differences and sums are taken in float64 whatever the input, and no measure adds a constant to its
+denominator unless its paper does. A ratio whose target is zero everywhere (a flow at rest) is 0 where the
+prediction is exactly zero too and infinite otherwise; NaN and Inf in the input come out as NaN or Inf. These
+are measures, not losses: the square roots have no finite gradient at zero error.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from torch import Tensor
+
+from sciml.errors import DataError
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+
+def _double(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64, after checking that they are trajectories of one shape."""
+    if prediction.shape != target.shape:
+        # Without the check (B, 1, C, ...) would broadcast against (B, T, C, ...) and score silently.
+        raise DataError(
+            f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must have one shape, "
+            "(batch, time, channels, *grid)"
+        )
+    if prediction.dim() < 4:
+        raise DataError(
+            "expected (batch, time, channels, *grid) with at least one grid axis, got "
+            f"{tuple(prediction.shape)}; insert the missing axes with unsqueeze"
+        )
+    return prediction.double(), target.double()
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """``numerator / denominator`` with 0 / 0 = 0: an exact prediction of a zero field has no error."""
+    ratio = numerator / denominator
+    return ratio.masked_fill((numerator == 0) & (denominator == 0), 0.0)
+
+
+def mse(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""CFDBench's MSE, :math:`\langle (p - y)^2 \rangle` over channels and grid: ``(batch, time)``.
+
+    In squared units of the fields, so it mixes channels of different units. Luo et al., CFDBench: A
+    Large-Scale Benchmark for Machine Learning Methods in Fluid Dynamics, arXiv:2310.05963.
+    """
+    p, y = _double(prediction, target)
+    return (p - y).square().flatten(2).mean(-1)
+
+
+def mae(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""CFDBench's MAE, :math:`\langle |p - y| \rangle` over channels and grid: ``(batch, time)``.
+    arXiv:2310.05963.
+    """
+    p, y = _double(prediction, target)
+    return (p - y).abs().flatten(2).mean(-1)
+
+
+def nmse(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""CFDBench's NMSE of one sample, :math:`\sum (p - y)^2 / \sum y^2` over channels and grid: ``(batch,
+    time)``.
+
+    1 is the score of predicting zero. CFDBench tests with a batch of one, so its table is the mean of these
+    numbers over cases and frames. arXiv:2310.05963.
+    """
+    p, y = _double(prediction, target)
+    return _ratio((p - y).square().flatten(2).sum(-1), y.square().flatten(2).sum(-1))
+
+
+def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""Relative L2 error :math:`\|p - y\|_2 / \|y\|_2` over channels and grid at each frame: ``(batch,
+    time)``.
+
+    On a rollout this is the error curve against the step; it is the square root of ``nmse``.
+    Li et al., Fourier Neural Operator for Parametric Partial Differential Equations, arXiv:2010.08895.
+    """
+    return nmse(prediction, target).sqrt()
+
+
+def vrmse(prediction: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
+    r"""The Well's VRMSE, :math:`\sqrt{\langle (p - y)^2 \rangle / (\mathrm{var}(y) + \epsilon)}`: ``(batch,
+    time, channels)``.
+
+    Mean and (unbiased) variance over the grid, each channel by itself; 1 is the score of predicting the
+    spatial mean. ``eps`` is The Well's: for fields much smaller than its square root (3e-4) it rules the
+    denominator and the score flatters, so give fields in units in which they are of order one. A uniform
+    target is divided by ``eps`` alone. Ohana et al., The Well: a Large-Scale Collection of Diverse Physics
+    Simulations for Machine Learning, arXiv:2412.00568.
+    """
+    p, y = _double(prediction, target)
+    return ((p - y).square().flatten(3).mean(-1) / (y.flatten(3).var(-1, correction=1) + eps)).sqrt()
+
+
+def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""PDEBench's nRMSE, :math:`\sqrt{\langle (p - y)^2 \rangle / \langle y^2 \rangle}` of each channel:
+    ``(batch, time, channels)``.
+
+    PDEBench then averages over cases, frames and channels. Where the target is zero PDEBench gives NaN; here
+    0 or infinity, as the module says. Takamoto et al., PDEBench: An Extensive Benchmark for Scientific
+    Machine Learning, arXiv:2210.07182.
+    """
+    p, y = _double(prediction, target)
+    return _ratio((p - y).square().flatten(3).sum(-1), y.square().flatten(3).sum(-1)).sqrt()
+
+
+def max_error(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""PDEBench's maximum error, :math:`\max |p - y|` over the grid, of each channel: ``(batch, time,
+    channels)``.
+
+    PDEBench takes the largest over cases as well: ``max_error(p, y).amax(0)``. arXiv:2210.07182.
+    """
+    p, y = _double(prediction, target)
+    return (p - y).abs().flatten(3).amax(-1)
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "mse": mse,
+        "nmse": nmse,
+        "mae": mae,
+        "relative_l2": relative_l2,
+        "vrmse": vrmse,
+        "nrmse": nrmse,
+        "max_error": max_error,
+    }
+)
+"""Every measure by name. Those of ``PER_CHANNEL`` have a channel axis, the others are pooled over channels.
+"""
+
+PER_CHANNEL: frozenset[str] = frozenset({"vrmse", "nrmse", "max_error"})
+
+
+def all_metrics(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Every measure of ``METRICS``: name -> ``(batch, time)`` or, for ``PER_CHANNEL``, ``(batch, time,
+    channels)``.
+    """
+    return {name: metric(prediction, target) for name, metric in METRICS.items()}

@@ -1,0 +1,97 @@
+"""A rollout as an animated GIF: truth, prediction and error side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from sciml.plotting import style
+from sciml.plotting.panels import draw, layout, make_panels, per_cent, readable_length
+
+
+def animate_rollout(
+    truth: ArrayLike,
+    prediction: ArrayLike,
+    *,
+    width: float,
+    height: float,
+    path: str | Path,
+    times: Sequence[float] | None = None,
+    name: str | None = None,
+    unit: str = "",
+    length_unit: str = "m",
+    time_unit: str = "s",
+    title: str = "",
+    frames_per_second: float = 6.0,
+    pause: float = 1.5,
+    dpi: int = 80,
+) -> Path:
+    """Write the frames of a rollout as a GIF that repeats, with ``pause`` seconds on the last frame.
+
+    Arrays, scales and labels as in ``triptych``; the colour scales are those of all frames together. The
+    pictures share one palette of 256 colours, which keeps a rollout of 20 frames near half a megabyte and
+    free of flicker.
+
+    Returns the path. Raises DataError for shapes that do not fit.
+    """
+    panels = make_panels(truth, prediction)
+    label = name or ("field" if panels.signed else "speed")
+    width, height, length_unit = readable_length(width, height, length_unit)
+    with style.style():
+        sheet = layout(1, width, height, 2.4, heading=True)
+        axes, figure = sheet.axes[0], sheet.figure
+        figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        fields = (panels.truth, panels.prediction, panels.error)
+        scales = [(panels.limits, panels.colour_map)] * 2 + [(panels.error_limits, panels.error_map)]
+        shown = [
+            draw(axis, field[0], width, height, *scale)
+            for axis, field, scale in zip(axes, fields, scales, strict=True)
+        ]
+        for axis, head in zip(axes, ("truth", "prediction", "error"), strict=True):
+            axis.set_title(head, loc="left", pad=4)
+            axis.set_xlabel(f"x ({length_unit})")
+        axes[0].set_ylabel(f"y ({length_unit})")
+        sheet.colour_bars(panels, (shown[1], shown[2]), label, unit)
+        heading = sheet.heading()
+        images = []
+        for frame in range(len(panels.truth)):
+            for image, field in zip(shown, fields, strict=True):
+                image.set_data(np.ma.masked_invalid(field[frame].T))
+            time = f"frame {frame}" if times is None else f"t = {times[frame]:.4g} {time_unit}"
+            words = [title, time, f"relative L2 {per_cent(panels.relative_l2[frame])}"]
+            heading.set_text("    ".join(word for word in words if word))
+            canvas.draw()
+            images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
+    palette = _palette(panels.colour_map, panels.error_map)
+    return _write(images, palette, Path(path), frames_per_second, pause)
+
+
+def _palette(*colour_maps: str) -> Image.Image:
+    """The 256 colours of every frame: the colour maps themselves, evenly, and greys for the lettering.
+
+    A palette made from the pictures spends its colours where the area is and merges the ends of the colour
+    bars.
+    """
+    share = 224 // len(colour_maps)
+    maps = [matplotlib.colormaps[name](np.linspace(0, 1, share))[:, :3] for name in colour_maps]
+    greys = np.repeat(np.linspace(0, 1, 256 - share * len(maps))[:, None], 3, axis=1)
+    image = Image.new("P", (1, 1))
+    image.putpalette(np.rint(255 * np.concatenate([*maps, greys])).astype(np.uint8).tobytes())
+    return image
+
+
+def _write(
+    images: list[Image.Image], palette: Image.Image, path: Path, frames_per_second: float, pause: float
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    duration = [round(1000 / frames_per_second)] * (len(flat) - 1) + [round(1000 * pause)]
+    flat[0].save(
+        path, format="GIF", save_all=True, append_images=flat[1:], duration=duration, loop=0, optimize=False
+    )
+    return path

@@ -1,0 +1,21 @@
+"""Fits an operator on a data set: configuration, tasks, losses, the loop, checkpoints, parallelism.
+
+Importing this package is light; torch is loaded with the first use of ``train`` or ``evaluate_run``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sciml.training.config import TrainConfig, make_config, resolve_config
+
+if TYPE_CHECKING:
+    from sciml.training.run import RunResult, evaluate_run, train
+
+__all__ = ["RunResult", "TrainConfig", "evaluate_run", "make_config", "resolve_config", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("RunResult", "evaluate_run", "train"):
+        from sciml.training import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

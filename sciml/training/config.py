@@ -1,0 +1,211 @@
+"""One schema for a training run, whether it comes from Python, YAML, the command line or a run directory.
+
+Importing this module loads pydantic and yaml, never torch: configuration errors answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sciml.errors import ConfigError, did_you_mean
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Cases(Section):
+    """Number of cases (trajectories) of each part of the split."""
+
+    train: int = Field(120, ge=1)
+    validation: int = Field(12, ge=1)
+    test: int = Field(30, ge=1)
+
+
+class DataConfig(Section):
+    """Where the trajectories come from: ``files``, or generated once into ``directory`` and kept."""
+
+    files: list[str] = []
+    directory: str = "data"
+    subset: str = "all"
+    split: Literal["random", "extrapolate"] = "random"
+    cases: Cases = Cases()
+    resolution: int = Field(64, ge=8)
+    frames: int = Field(21, ge=3)
+    fields: list[str] = ["velocity"]
+    seed: int = Field(0, ge=0)
+    workers: int | None = Field(None, ge=1, description="processes that generate; default: one a core")
+
+
+class OperatorConfig(BaseModel):
+    """The operator's registry name and the keyword arguments of its constructor (checked against its signature)."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = "unet"
+
+
+class TaskConfig(Section):
+    """What is learned: one step, from ``history`` frames to the next, as an increment or as the state itself."""
+
+    target: Literal["increment", "state"] = "increment"
+    history: int = Field(1, ge=1)
+    unroll: int = Field(2, ge=1, description="steps unrolled in the late part of training")
+    unroll_from: float = Field(0.6, ge=0, le=1, description="fraction of training after which steps are unrolled")
+    pushforward: bool = Field(False, description="back-propagate through the last unrolled step only")
+    noise: float = Field(0.0, ge=0, description="standard deviation of input noise, in units of the increments'")
+    loss: Literal["relative_l2", "nmse", "mse", "mae"] = "relative_l2"
+
+
+class OptimizerConfig(Section):
+    """AdamW with warm-up and cosine annealing to zero."""
+
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    warmup: float = Field(0.03, ge=0, lt=1, description="fraction of training")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0: none")
+
+
+class BudgetConfig(Section):
+    """When training ends: at the first of these limits."""
+
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0, description="training time, generation and evaluation not counted")
+    patience: int | None = Field(None, ge=1, description="validations without improvement before stopping early")
+
+
+class CheckpointConfig(Section):
+    """How often the training state is written, and how many are kept."""
+
+    every_steps: int = Field(500, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+class TrainConfig(Section):
+    """Everything that decides a training run."""
+
+    problem: str = "cavity"
+    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="intra-operation threads on the CPU; default: all cores")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_size: int = Field(16, ge=1)
+    validate_every: int = Field(200, ge=1, description="steps between validations")
+    tensorboard: bool = False
+    data: DataConfig = DataConfig()
+    operator: OperatorConfig = OperatorConfig()
+    task: TaskConfig = TaskConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    budget: BudgetConfig = BudgetConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML, as ``config.yaml`` of a run holds it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def merge(base: Mapping[str, Any], *updates: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep merge of nested dictionaries, the later winning."""
+    merged = dict(base)
+    for update in updates:
+        for key, value in update.items():
+            if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+                merged[key] = merge(merged[key], value)
+            else:
+                merged[key] = value
+    return merged
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """``["a.b=1", "c=[x, y]"]`` to a nested dictionary; values are YAML. Raises ``ConfigError`` for anything else."""
+    result: dict[str, Any] = {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not all(part.isidentifier() for part in key.split(".")):
+            raise ConfigError(f"cannot read {override!r}; overrides are written key.key=value, e.g. batch_size=8")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"cannot read the value of {override!r}: {error}") from None
+        value = _number(value)
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        result = merge(result, value)
+    return result
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A configuration file. Raises ``ConfigError`` if it is missing, not YAML or not a mapping."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}; expected keys such as {', '.join(TrainConfig.model_fields)}")
+    return _numbers(content)
+
+
+def make_config(values: Mapping[str, Any]) -> TrainConfig:
+    """Validate a nested dictionary. Raises ``ConfigError`` that names the key, suggests the nearest, or states the bound."""
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    *parents, last = (str(part) for part in item["loc"])
+    key = ".".join([*parents, last])
+    if item["type"] == "extra_forbidden":
+        section: Any = TrainConfig
+        for part in parents:
+            section = section.model_fields[part].annotation
+        return f"unknown configuration key {key!r}{did_you_mean(last, section.model_fields)}"
+    return f"configuration key {key!r} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads ``1e-3`` as a string; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value) if "e" in value.lower() else value
+        except ValueError:
+            return value
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return _number(value)
+
+
+def resolve_config(
+    problem: str,
+    operator: str | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """The problem's recipe, overlaid by a file, then by dotted overrides, then by the flags of the command line."""
+    from sciml.problems import get_problem
+
+    from_file = load_yaml(file) if file is not None else {}
+    from_overrides = parse_overrides(overrides)
+    chosen = operator or merge(from_file, from_overrides).get("operator", {}).get("name")
+    recipe = get_problem(problem).recipe(chosen)
+    named = {"operator": {"name": chosen}} if chosen else {}
+    return make_config(merge(recipe, from_file, from_overrides, named, flags or {}, {"problem": problem}))

@@ -1,0 +1,157 @@
+"""The trajectories of a run: generated once and kept, or the user's files; split by case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sciml.datasets import DatasetFile, TrajectoryWindows, check_finite, split_cases
+from sciml.errors import ConfigError
+from sciml.problems.base import Problem
+from sciml.problems.generate import generate
+from sciml.progress import Progress
+from sciml.training.config import DataConfig
+
+GENERATOR_VERSION = 1
+"""Raise it when generated data change: files of older versions are then generated anew."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the split: cases of files, with the subset of each."""
+
+    files: tuple[Path, ...]
+    cases: tuple[int, ...]
+    subsets: tuple[str, ...]
+
+    def windows(self, fields: Sequence[str], history: int, horizon: int) -> TrajectoryWindows:
+        """All windows of this part."""
+        return TrajectoryWindows(self.files, fields, history=history, horizon=horizon, cases=self.cases)
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Whole trajectories of a part: ``state (N, T, C, *grid)``, ``parameters`` name -> (N, T - 1), ``time (N, T)``."""
+
+    state: Tensor
+    parameters: dict[str, Tensor]
+    time: Tensor
+    subsets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The parts of a run's data."""
+
+    train: Part
+    validation: Part
+    test: tuple[Part, ...]
+
+
+def prepare(config: DataConfig, problem: Problem, device: str, progress: Progress) -> Split:
+    """Find or generate the data and split them. Raises ``DataError`` for damaged or non-finite files."""
+    counts = {"train": config.cases.train, "validation": config.cases.validation, "test": config.cases.test}
+    if config.files:
+        files = tuple(Path(file) for file in config.files)
+        check_files(files, problem)
+        return _random_split(files, counts, config.seed, exact=False)
+    if config.split == "random":
+        file = _generated(config, problem, config.subset, sum(counts.values()), config.seed, device, progress)
+        return _random_split((file,), counts, config.seed, exact=True)
+    if config.subset != "all":
+        raise ConfigError(f"data.split=extrapolate goes with data.subset=all, not {config.subset!r}")
+    known = counts["train"] + counts["validation"]
+    file = _generated(config, problem, "outside", known, config.seed, device, progress)
+    each = -(-counts["test"] // len(problem.hard_subsets))
+    inner = _random_split((file,), {**counts, "test": 0}, config.seed, exact=True)
+    hard = [
+        _generated(config, problem, subset, each, config.seed + 1, device, progress) for subset in problem.hard_subsets
+    ]
+    return Split(inner.train, inner.validation, tuple(whole(file) for file in hard))
+
+
+def trajectories(part: Part, fields: Sequence[str]) -> Trajectories:
+    """All frames of a part, in memory."""
+    pieces = [Part((file,), cases, ()) for file, cases in _by_file(part)]
+    states, times, values = [], [], []
+    for piece in pieces:
+        frames = DatasetFile(piece.files[0]).info.n_frames
+        windows = piece.windows(fields, 1, frames - 1)
+        batch = windows.__getitems__(list(range(len(windows))))
+        states.append(batch["state"])
+        times.append(batch["time"])
+        values.append(batch["parameters"])
+        names = windows.parameter_names
+    parameters = torch.cat(values)
+    by_name = dict(zip(names, parameters.unbind(-1), strict=True))
+    return Trajectories(torch.cat(states), by_name, torch.cat(times), part.subsets)
+
+
+def _generated(
+    config: DataConfig, problem: Problem, subset: str, cases: int, seed: int, device: str, progress: Progress
+) -> Path:
+    name = f"{problem.name}-{subset}-{cases}x{config.resolution}x{config.frames}-seed{seed}-v{GENERATOR_VERSION}.h5"
+    file = Path(config.directory) / name
+    if file.exists():
+        progress.message(f"data: {file} (kept from before)")
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        generate(
+            problem,
+            file,
+            subset=subset,
+            cases=cases,
+            resolution=config.resolution,
+            frames=config.frames,
+            seed=seed,
+            workers=config.workers or os.cpu_count() or 1,
+            device=device,
+            progress=progress,
+        )
+        progress.message(f"data: {file} ({file.stat().st_size / 1e6:.0f} MB, kept for the next run)")
+    check_files((file,), problem)
+    return file
+
+
+def check_files(files: Sequence[Path], problem: Problem) -> None:
+    for path in files:
+        file = DatasetFile(path)
+        if file.info.problem != problem.name:
+            raise ConfigError(f"{path} holds the problem {file.info.problem!r}; the run is for {problem.name!r}")
+        check_finite(file)
+
+
+def _random_split(files: tuple[Path, ...], counts: dict[str, int], seed: int, exact: bool) -> Split:
+    labels = [subset for path in files for subset in DatasetFile(path).subsets]
+    total = sum(counts.values())
+    amounts = counts if exact else {name: count / total for name, count in counts.items()}
+    parts = {
+        name: Part(files, tuple(sorted(cases)), tuple(labels[case] for case in sorted(cases)))
+        for name, cases in split_cases(labels, {k: v for k, v in amounts.items() if v}, seed).items()
+    }
+    return Split(parts["train"], parts["validation"], (parts["test"],) if "test" in parts else ())
+
+
+def whole(file: Path) -> Part:
+    subsets = DatasetFile(file).subsets
+    return Part((file,), tuple(range(len(subsets))), tuple(subsets))
+
+
+def _by_file(part: Part) -> list[tuple[Path, tuple[int, ...]]]:
+    """The cases of a part file by file, numbered within the file."""
+    pieces, start = [], 0
+    for file in part.files:
+        stop = start + DatasetFile(file).n_cases
+        cases = tuple(case - start for case in part.cases if start <= case < stop)
+        if cases:
+            pieces.append((file, cases))
+        start = stop
+    return pieces
+
+
+__all__ = ["Part", "Split", "Trajectories", "prepare", "trajectories"]

@@ -1,0 +1,246 @@
+"""How good a surrogate is on cases it never saw, beside copying the last frame and looking up the nearest training case.
+
+Protocol: one-step errors over the frame pairs 1 -> 2, 2 -> 3, ...; rollout from the true frame 1 (frame 0 is the fluid at rest, from which
+copying scores an error of exactly 1, which would flatter everything measured against it).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciml import metrics
+from sciml.surrogate import Surrogate, at_time
+from sciml.training.data import Trajectories
+
+FIRST = 1
+CHUNK = 16
+"""Cases evaluated together."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Frames ``FIRST + history ...`` of every case, ``(N, T, C, *grid)``: from true inputs, and rolled out."""
+
+    one_step: Tensor
+    rollout: Tensor
+
+
+@torch.no_grad()
+def predict(surrogate: Surrogate, data: Trajectories) -> Predictions:
+    """One-step and rolled-out predictions of the surrogate."""
+    one_step, rollout = [], []
+    for start in range(0, len(data.state), CHUNK):
+        piece = _cases(data, slice(start, start + CHUNK))
+        one_step.append(_one_step(surrogate, piece))
+        rollout.append(_rollout(surrogate, piece))
+    return Predictions(torch.cat(one_step), torch.cat(rollout))
+
+
+def first_target(surrogate: Surrogate) -> int:
+    """The first frame that is predicted."""
+    return FIRST + surrogate.history
+
+
+def _one_step(surrogate: Surrogate, data: Trajectories) -> Tensor:
+    frames, device = data.state.shape[1], surrogate.normaliser.mean.device
+    predictions = []
+    for frame in range(first_target(surrogate), frames):
+        window = data.state[:, frame - surrogate.history : frame].to(device)
+        now = at_time(data.parameters, frame - 1, frames - 1)
+        predictions.append(surrogate(window, now, data.time[:, frame] - data.time[:, frame - 1]).cpu())
+    return torch.stack(predictions, 1)
+
+
+def _rollout(surrogate: Surrogate, data: Trajectories) -> Tensor:
+    frames, device = data.state.shape[1], surrogate.normaliser.mean.device
+    first = first_target(surrogate)
+    window = data.state[:, FIRST:first].to(device)
+    predictions = []
+    for frame in range(first, frames):
+        now = at_time(data.parameters, frame - 1, frames - 1)
+        following = surrogate(window, now, data.time[:, frame] - data.time[:, frame - 1])
+        predictions.append(following.cpu())
+        window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
+    return torch.stack(predictions, 1)
+
+
+def persistence(data: Trajectories, first: int) -> Predictions:
+    """Copy the last true frame (one step), or the initial frame for ever (rollout)."""
+    one_step = data.state[:, first - 1 : -1]
+    return Predictions(one_step, data.state[:, first - 1 : first].expand_as(one_step))
+
+
+def lookup(surrogate: Surrogate, train: Trajectories, data: Trajectories, first: int) -> Predictions:
+    """The nearest training case, in the problem's weighted conditions, rescaled to the natural units of the asked case.
+
+    Rollout: that case's true frames. One step: the input plus that case's true increment. It learns nothing, so an operator that does not
+    beat it has learned nothing worth the name.
+    """
+    weights = torch.tensor(surrogate.problem.lookup_weights, dtype=torch.float64)
+    known, asked = _conditions(surrogate, train) * weights, _conditions(surrogate, data) * weights
+    nearest = torch.cdist(asked, known).argmin(1)
+    if train.state.shape[1] < data.state.shape[1]:
+        raise ValueError("the training cases have fewer frames than the test cases")
+    frames = data.state.shape[1]
+    found = train.state[nearest][:, :frames]
+    scale = _scales(surrogate, data) / _scales(surrogate, _cases(train, nearest), frames - 1)
+    # The scale of a frame is that of the transition that leads to it.
+    rollout = found[:, first:] * scale[:, first - 1 :]
+    increment = (found[:, first:] - found[:, first - 1 : -1]) * scale[:, first - 1 :]
+    return Predictions(data.state[:, first - 1 : -1] + increment, rollout)
+
+
+def _conditions(surrogate: Surrogate, data: Trajectories) -> Tensor:
+    interval = data.time[:, 1] - data.time[:, 0]
+    return surrogate.problem.conditions({name: values[:, 0] for name, values in data.parameters.items()}, interval)
+
+
+def _scales(surrogate: Surrogate, data: Trajectories, transitions: int | None = None) -> Tensor:
+    count = transitions or data.state.shape[1] - 1
+    per_step = [surrogate.field_scales(at_time(data.parameters, index, count)) for index in range(count)]
+    stacked = torch.stack(per_step, 1)
+    return stacked.reshape(*stacked.shape, *(1,) * (data.state.ndim - 3))
+
+
+def score(surrogate: Surrogate, predictions: Predictions, data: Trajectories) -> dict[str, Any]:
+    """Errors of predictions: per case and time, and their means."""
+    target = data.state[:, first_target(surrogate) :]
+    relative = metrics.relative_l2(predictions.rollout, target)
+    step_nmse = metrics.nmse(predictions.one_step, target)
+    fields: dict[str, Any] = {}
+    start = 0
+    for name, field in surrogate.fields.items():
+        channels = slice(start, start + field.components)
+        start += field.components
+        p, y = predictions.one_step[:, :, channels], target[:, :, channels]
+        fields[name] = {
+            "mse": float(metrics.mse(p, y).mean()),
+            "mae": float(metrics.mae(p, y).mean()),
+            "vrmse": float(metrics.vrmse(p, y).mean()),
+            "nrmse": float(metrics.nrmse(p, y).mean()),
+            "max_error": float(metrics.max_error(p, y).max()),
+        }
+    return {
+        "nmse": float(step_nmse.mean()),
+        "nmse_per_step": step_nmse.mean(0).tolist(),
+        "rollout_relative_l2": relative.mean(0).tolist(),
+        "rollout_mean": float(relative.mean()),
+        "rollout_last": float(relative[:, -1].mean()),
+        "rollout_worst_last": float(relative[:, -1].max()),
+        "fields": fields,
+        "_relative": relative,
+        "_nmse": step_nmse,
+    }
+
+
+def divergence(surrogate: Surrogate, state: Tensor, data: Trajectories) -> float | None:
+    """RMS divergence of centred velocity frames, times (cell size / lid speed): the mass that a cell gains in a crossing time.
+
+    The velocity is interpolated to the faces (zero through the walls), where the solver's own divergence acts. None without a velocity.
+    """
+    return None
+
+
+def evaluate(
+    surrogate: Surrogate, train: Trajectories | None, parts: Mapping[str, Trajectories]
+) -> tuple[dict[str, Any], dict[str, Predictions]]:
+    """The ``test`` entry of ``summary.json`` over all parts together and by subset, and the predictions for pictures."""
+    data = _concatenate(list(parts.values()))
+    first = first_target(surrogate)
+    contenders = {"": predict(surrogate, data), "persistence_": persistence(data, first)}
+    if train is not None and train.state.shape[1] >= data.state.shape[1]:
+        contenders["lookup_"] = lookup(surrogate, train, data, first)
+    scores = {prefix: score(surrogate, made, data) for prefix, made in contenders.items()}
+    own = scores[""]
+    summary: dict[str, Any] = {"cases": len(data.state), "frames": int(data.state.shape[1])}
+    for prefix, values in scores.items():
+        for key in ("nmse", "rollout_relative_l2", "rollout_mean", "rollout_last", "rollout_worst_last"):
+            summary[prefix + key] = values[key]
+    summary["vrmse"] = sum(field["vrmse"] for field in own["fields"].values()) / len(own["fields"])
+    summary["nmse_per_step"] = own["nmse_per_step"]
+    summary["fields"] = own["fields"]
+    summary["per_subset"] = {
+        label: {
+            prefix + key: value
+            for prefix, values in scores.items()
+            for key, value in _subset(values, [s == label for s in data.subsets]).items()
+        }
+        for label in sorted(set(data.subsets))
+    }
+    return summary, contenders
+
+
+def _subset(values: Mapping[str, Any], chosen: list[bool]) -> dict[str, float]:
+    mask = torch.tensor(chosen)
+    relative, step = values["_relative"][mask], values["_nmse"][mask]
+    return {
+        "cases": int(mask.sum()),
+        "nmse": float(step.mean()),
+        "rollout_mean": float(relative.mean()),
+        "rollout_last": float(relative[:, -1].mean()),
+        "rollout_worst_last": float(relative[:, -1].max()),
+    }
+
+
+def _cases(data: Trajectories, chosen: slice | Tensor) -> Trajectories:
+    return Trajectories(
+        data.state[chosen],
+        {name: values[chosen] for name, values in data.parameters.items()},
+        data.time[chosen],
+        (),
+    )
+
+
+def _concatenate(pieces: list[Trajectories]) -> Trajectories:
+    if len({tuple(piece.state.shape[1:]) for piece in pieces}) > 1:
+        raise ValueError("the parts of the test data differ in frames or grid")
+    return Trajectories(
+        torch.cat([piece.state for piece in pieces]),
+        {name: torch.cat([piece.parameters[name] for piece in pieces]) for name in pieces[0].parameters},
+        torch.cat([piece.time for piece in pieces]),
+        tuple(label for piece in pieces for label in piece.subsets),
+    )
+
+
+def save_predictions(
+    path: Path, surrogate: Surrogate, contenders: Mapping[str, Predictions], parts: Mapping[str, Trajectories], shown: int = 6
+) -> None:
+    """What the pictures are drawn from: the rollouts of a few cases (of every subset in turn) and the error curves of all.
+
+    Arrays: ``truth``, ``prediction (n, T, C, *grid)`` with the starting frame first, ``time (n, T)``, one ``parameter_<name>`` each
+    ``(n,)``, ``subset (n,)``; ``rollout_relative_l2``, ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``.
+    """
+    data = _concatenate(list(parts.values()))
+    first = first_target(surrogate)
+    chosen = _few_of_each(data.subsets, shown)
+    start = data.state[chosen, first - 1 : first]
+    arrays: dict[str, Any] = {
+        "fields": np.array(list(surrogate.fields)),
+        "truth": data.state[chosen, first - 1 :].numpy(),
+        "prediction": torch.cat([start, contenders[""].rollout[chosen]], 1).numpy(),
+        "time": data.time[chosen, first - 1 :].numpy(),
+        "subset": np.array([data.subsets[case] for case in chosen]),
+        "subsets": np.array(data.subsets),
+        "case": np.array(chosen),
+    }
+    for name, values in data.parameters.items():
+        arrays[f"parameter_{name}"] = values[chosen, -1].numpy()
+    target = data.state[:, first:]
+    for prefix, made in contenders.items():
+        arrays[f"{prefix}rollout_relative_l2"] = metrics.relative_l2(made.rollout, target).numpy()
+    np.savez_compressed(path, **arrays)
+
+
+def _few_of_each(subsets: Sequence[str], count: int) -> list[int]:
+    """The first cases of each subset in turn, ``count`` in all."""
+    by_subset = [[case for case, label in enumerate(subsets) if label == name] for name in sorted(set(subsets))]
+    turns = [case for turn in itertools.zip_longest(*by_subset) for case in turn if case is not None]
+    return turns[:count]

@@ -1,0 +1,40 @@
+"""Losses between a predicted and a true state in scaled (dimensionless) units, ``(B, C, *grid)`` each.
+
+``groups`` are the channels of each field: velocity components belong together, pressure counts on its own.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
+_TINY = 1e-12
+
+
+def _squares(values: Tensor, groups: Sequence[int]) -> Tensor:
+    """Sum of squares of each group of channels, ``(B, groups)``."""
+    return torch.stack([part.square().flatten(1).sum(1) for part in values.split(list(groups), 1)], 1)
+
+
+def relative_l2(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
+    """Mean over samples and fields of ``||p - y|| / ||y||``: every sample weighs the same, however fast its flow."""
+    return (_squares(prediction - target, groups) / (_squares(target, groups) + _TINY)).add(_TINY).sqrt().mean()
+
+
+def nmse(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
+    """Mean over samples and fields of ``||p - y||^2 / ||y||^2`` (CFDBench's training loss)."""
+    return (_squares(prediction - target, groups) / (_squares(target, groups) + _TINY)).mean()
+
+
+def mse(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
+    """Mean squared error over everything."""
+    return (prediction - target).square().mean()
+
+
+def mae(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
+    """Mean absolute error over everything."""
+    return (prediction - target).abs().mean()
+
+
+LOSSES: dict[str, Loss] = {"relative_l2": relative_l2, "nmse": nmse, "mse": mse, "mae": mae}

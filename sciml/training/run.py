@@ -1,0 +1,368 @@
+"""A whole run: data, normaliser, operator, training, evaluation, and the directory that holds it all.
+
+The run directory: ``config.yaml`` (resolved), ``env.json``, ``metrics.jsonl``, ``checkpoints/``, ``surrogate/``, ``predictions.npz``,
+``summary.json`` (written last: a run without it is unfinished).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+import sciml
+from sciml.datasets import field_statistics
+from sciml.errors import CheckpointError, ConfigError, DataError
+from sciml.operators import create_operator
+from sciml.problems import get_problem
+from sciml.problems.base import Problem
+from sciml.progress import Progress
+from sciml.surrogate import Normaliser, Surrogate, load, observed_ranges
+from sciml.training import evaluation
+from sciml.training.checkpoint import checkpoints, load_checkpoint
+from sciml.training.config import TrainConfig, make_config
+from sciml.training.data import Part, Split, Trajectories, prepare, trajectories
+from sciml.training.log import MetricsLog
+from sciml.training.loop import Interrupted, Trainer
+from sciml.training.parallel import World, world
+
+FREE_TO_CHANGE = ("budget", "checkpoint", "device", "threads", "tensorboard", "data.workers", "data.directory")
+"""Configuration keys that a resumed run may change: they do not decide what a training step computes."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run is, and the content of its ``summary.json``."""
+
+    directory: Path
+    summary: dict[str, Any]
+
+
+def train(
+    config: TrainConfig,
+    out: Path | str | None = None,
+    resume: str | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Generate or read data, train, evaluate on held-out cases, save the surrogate.
+
+    ``out``: the run directory, by default ``runs/<problem>/<operator>/<time>``. ``resume``: a run directory to go on with, or ``"auto"``
+    for the newest unfinished one (a new run if there is none).
+
+    Raises ``ConfigError``, ``DataError``, ``CheckpointError`` for what the user can mend, ``Interrupted`` (a ``KeyboardInterrupt``) after a
+    signal, with the state in a checkpoint.
+    """
+    progress = progress or Progress()
+    problem = get_problem(config.problem)
+    with world(config.device) as here, _threads(config.threads):
+        progress = progress if here.is_main else Progress()
+        with here.main_first():
+            directory, found = _run_directory(config, out, resume)
+            if here.is_main:
+                _open_run(directory, config, found, progress)
+            started = time.perf_counter()
+            split = prepare(config.data, problem, here.device.type, progress)
+            seconds = {"generate": time.perf_counter() - started}
+        trainer = _trainer(config, problem, split, directory, here, progress)
+        if found is not None:
+            trainer.load_state_dict(load_checkpoint(found))
+            progress.message(f"resuming {directory} at step {trainer.position.step}")
+        try:
+            trainer.fit()
+        except Interrupted:
+            progress.message(f"stopped at step {trainer.position.step}; go on with: sciml train --resume {directory}")
+            raise
+        trainer.save()
+        seconds["train"] = trainer.position.seconds
+        if not here.is_main:
+            return RunResult(directory, {})
+        started = time.perf_counter()
+        surrogate = trainer.surrogate
+        surrogate.save(directory / "surrogate")
+        with progress.phase("evaluate", 1):
+            test = _evaluate(surrogate, split, config, directory)
+        seconds["evaluate"] = time.perf_counter() - started
+        summary = {
+            "problem": problem.name,
+            "operator": config.operator.name,
+            "n_parameters": count_parameters(surrogate.operator),
+            "steps": trainer.position.step,
+            "split": config.data.split,
+            "test": test,
+            "seconds": seconds,
+        }
+        write_json(directory / "summary.json", summary)
+        return RunResult(directory, summary)
+
+
+def evaluate_run(
+    run: Path | str,
+    data: list[Path] | None = None,
+    split: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate a finished run's surrogate: on its own test cases, on those of another split, or on all cases of data files."""
+    run = Path(run)
+    config = read_config(run)
+    surrogate = load(run)
+    problem = surrogate.problem
+    progress = progress or Progress()
+    own = prepare(config.data, problem, "cpu", progress)
+    train_part = trajectories(own.train, list(surrogate.fields))
+    if data:
+        given = prepare_all([Path(file) for file in data], problem)
+        parts = {str(part.files[0]): part for part in given}
+    else:
+        chosen = own
+        if split is not None and split != config.data.split:
+            other = config.data.model_copy(update={"split": split})
+            chosen = prepare(make_config({"data": other.model_dump()}).data, problem, "cpu", progress)
+        parts = {str(number): part for number, part in enumerate(chosen.test)}
+    loaded = {name: trajectories(part, list(surrogate.fields)) for name, part in parts.items()}
+    summary, _ = evaluation.evaluate(surrogate, train_part, loaded)
+    return summary
+
+
+def prepare_all(files: list[Path], problem: Problem) -> list[Part]:
+    """Every case of these files as test parts."""
+    from sciml.training.data import check_files, whole
+
+    check_files(files, problem)
+    return [whole(file) for file in files]
+
+
+def _trainer(
+    config: TrainConfig, problem: Problem, split: Split, directory: Path, here: World, progress: Progress
+) -> Trainer:
+    fields, task = config.data.fields, config.task
+    windows = (
+        split.train.windows(fields, task.history, 1),
+        split.train.windows(fields, task.history, task.unroll),
+    )
+    train_cases = trajectories(split.train, fields)
+    surrogate = build_surrogate(config, problem, split.train, train_cases).to(here.device)
+    validation = trajectories(split.validation, fields)
+
+    def validate(model: Surrogate) -> dict[str, float]:
+        scores = evaluation.score(model, evaluation.predict(model, validation), validation)
+        return {key: scores[key] for key in ("nmse", "rollout_mean", "rollout_last")}
+
+    log = MetricsLog(directory, config.tensorboard) if here.is_main else _silent
+    count = count_parameters(surrogate.operator)
+    progress.message(
+        f"{config.operator.name} with {count:,} parameters on {here.device.type}"
+        f"{f' x {here.size}' if here.size > 1 else ''}; {len(split.train.cases)} training cases"
+    )
+    return Trainer(config, surrogate, windows, validate, directory, here, log, progress)
+
+
+def _silent(values: dict[str, Any]) -> None:
+    """Only the main process logs."""
+
+
+def build_surrogate(config: TrainConfig, problem: Problem, part: Part, cases: Trajectories) -> Surrogate:
+    """The untrained surrogate: operator from the configuration, normaliser and ranges from the training cases."""
+    fields = config.data.fields
+    known = {field.name: field for field in problem.fields}
+    for name in fields:
+        if name not in known:
+            raise ConfigError(f"problem {problem.name!r} has no field {name!r}; data.fields may name {', '.join(known)}")
+    channels = sum(known[name].components for name in fields)
+    steps = cases.state.shape[1] - 1
+    intervals = cases.time.diff(dim=1)
+    conditions = torch.stack(
+        [problem.conditions({k: v[:, t] for k, v in cases.parameters.items()}, intervals[:, t]) for t in range(steps)], 1
+    ).flatten(0, 1)
+    statistics = field_statistics(part.files, fields, part.cases, _scaled(problem, known, fields))
+    normaliser = Normaliser(
+        {
+            "mean": statistics.mean,
+            "std": statistics.std,
+            "increment_std": statistics.increment_std,
+            "condition_mean": conditions.mean(0).tolist(),
+            "condition_std": _positive(conditions.std(0)).tolist(),
+        }
+    )
+    options = {key: value for key, value in config.operator.model_dump().items() if key != "name"}
+    # The initial weights are the one draw that layers make from the global generator: seed it, and leave it as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        operator = create_operator(
+            config.operator.name,
+            in_channels=channels * config.task.history,
+            out_channels=channels,
+            n_parameters=len(problem.condition_names),
+            **options,
+        )
+    shared = bool(torch.allclose(intervals, intervals[0, 0].expand_as(intervals), rtol=1e-6))
+    return Surrogate(
+        operator,
+        problem,
+        normaliser,
+        fields=fields,
+        history=config.task.history,
+        target=config.task.target,
+        interval=float(intervals[0, 0]) if shared else None,
+        ranges=observed_ranges(problem, cases.parameters, intervals, steps),
+        provenance={
+            "training cases": len(part.cases),
+            "data": ", ".join(str(file) for file in part.files),
+            "grid": "x".join(str(n) for n in cases.state.shape[3:]),
+            "seed": config.seed,
+            "date": datetime.date.today().isoformat(),
+        },
+    )
+
+
+def _scaled(problem: Problem, known: Mapping[str, Any], fields: list[str]) -> Callable[..., Tensor]:
+    """The transform of ``field_statistics``: a state divided by the problem's scales."""
+
+    def transform(state: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        frames = state.shape[1]
+        now = {
+            name: value[:, :frames] if value.ndim == 2 else value[:, None].expand(-1, frames)
+            for name, value in parameters.items()
+        }
+        scales = problem.scales(now)
+        columns = [scales[name] for name in fields for _ in range(known[name].components)]
+        scale = torch.stack(columns, 2)
+        return state / scale.reshape(*scale.shape, *(1,) * (state.ndim - 3))
+
+    return transform
+
+
+def _positive(std: Tensor) -> Tensor:
+    return torch.where(std > 1e-9, std, torch.ones_like(std))
+
+
+def _evaluate(surrogate: Surrogate, split: Split, config: TrainConfig, directory: Path) -> dict[str, Any]:
+    fields = config.data.fields
+    train_cases = trajectories(split.train, fields)
+    parts = {str(number): trajectories(part, fields) for number, part in enumerate(split.test)}
+    test, contenders = evaluation.evaluate(surrogate, train_cases, parts)
+    evaluation.save_predictions(directory / "predictions.npz", surrogate, contenders, parts)
+    return test
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    """Real numbers that are learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Written aside and renamed: the file is complete or absent."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(aside, path)
+
+
+# -------------------------------------------------------------------------------------------------- the run directory
+
+
+def read_config(run: Path) -> TrainConfig:
+    """The resolved configuration of a run. Raises ``CheckpointError`` if the directory is not a run."""
+    try:
+        return make_config(yaml.safe_load((run / "config.yaml").read_text()))
+    except OSError:
+        raise CheckpointError(f"{run} is not a run directory: it holds no config.yaml") from None
+
+
+def unfinished_run(root: Path) -> Path | None:
+    """The newest run under ``root`` that has a checkpoint and no summary."""
+    runs = [run for run in sorted(root.glob("*"), reverse=True) if checkpoints(run / "checkpoints")]
+    return next((run for run in runs if not (run / "summary.json").exists()), None)
+
+
+def _run_directory(config: TrainConfig, out: Path | str | None, resume: str | None) -> tuple[Path, Path | None]:
+    """The directory of the run, and the checkpoint to go on from."""
+    root = Path("runs") / config.problem / config.operator.name
+    if resume == "auto":
+        run = Path(out) if out is not None else unfinished_run(root)
+        if run is not None and checkpoints(run / "checkpoints"):
+            resume = str(run)
+        else:
+            resume = None
+    if resume is None:
+        directory = Path(out) if out is not None else root / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        if (directory / "summary.json").exists() or checkpoints(directory / "checkpoints"):
+            raise ConfigError(f"{directory} holds a run already; choose another --out, or --resume {directory}")
+        return directory, None
+    directory = Path(resume)
+    stored = read_config(directory)
+    found = checkpoints(directory / "checkpoints")
+    if not found:
+        raise CheckpointError(f"{directory} holds no checkpoint to resume from; start it again with another --out")
+    differences = [
+        f"{key}: {theirs!r} in the run, {ours!r} now"
+        for key, (theirs, ours) in _differences(stored.model_dump(), config.model_dump()).items()
+        if not any(key == free or key.startswith(free + ".") for free in FREE_TO_CHANGE)
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{directory} was made with another configuration ({'; '.join(differences)}); a resumed run may change only "
+            f"{', '.join(FREE_TO_CHANGE)}. Use the run's own values, or start a new run"
+        )
+    return directory, found[-1]
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in {**a, **b}:
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found |= _differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            found[f"{prefix}{key}"] = (left, right)
+    return found
+
+
+def _open_run(directory: Path, config: TrainConfig, found: Path | None, progress: Progress) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.yaml").write_text(config.to_yaml())
+    except OSError as error:
+        raise DataError(f"cannot write the run directory {directory}: {error.strerror}; choose another --out") from None
+    write_json(directory / "env.json", environment())
+    if found is None:
+        progress.message(f"run: {directory}")
+
+
+def environment() -> dict[str, Any]:
+    """What a number of this run was produced with."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "sciml": sciml.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+class _threads:
+    """Use this many intra-operation threads inside the block."""
+
+    def __init__(self, count: int | None) -> None:
+        self.count = count
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        if self.count is not None:
+            torch.set_num_threads(self.count)
+
+    def __exit__(self, *exception: object) -> None:
+        torch.set_num_threads(self.before)

@@ -1,0 +1,72 @@
+"""What is learned: the next state of a flow from its last ``history`` states, unrolled over several steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sciml.surrogate import Surrogate
+from sciml.training.losses import Loss
+
+Batch = Mapping[str, Tensor]
+
+
+class UnrolledLoss(nn.Module):
+    """Mean loss of the surrogate's own steps along a window of true frames.
+
+    One module with one ``forward`` per training step, so that ``DistributedDataParallel`` can wrap it.
+
+    Args:
+        surrogate: the model.
+        loss: from ``sciml.training.losses``.
+        pushforward: if true only the last step is differentiated and scored, its input being the model's own prediction
+            (Brandstetter, Worrall, Welling 2022, "Message passing neural PDE solvers").
+        noise: standard deviation of Gaussian noise added to the input, in units of each channel's increments
+            (Sanchez-Gonzalez et al. 2020).
+    """
+
+    def __init__(self, surrogate: Surrogate, loss: Loss, *, pushforward: bool = False, noise: float = 0.0) -> None:
+        super().__init__()
+        self.surrogate = surrogate
+        self.loss = loss
+        self.pushforward = pushforward
+        self.noise = noise
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """``batch``: ``state (B, history + steps, C, *grid)``, ``parameters (B, steps, P)``, ``time (B, history + steps)``."""
+        surrogate = self.surrogate
+        state, history = batch["state"], surrogate.history
+        steps = state.shape[1] - history
+        groups = [field.components for field in surrogate.fields.values()]
+        window = state[:, :history]
+        losses = []
+        for index in range(steps):
+            parameters, interval = transition(surrogate, batch, index)
+            if index == 0 and self.noise > 0:
+                window = self._with_noise(window, parameters, generator)
+            scored = not self.pushforward or index == steps - 1
+            with torch.set_grad_enabled(scored and torch.is_grad_enabled()):
+                prediction, scale = surrogate.predict(window, parameters, interval)
+            if scored:
+                losses.append(self.loss(prediction, state[:, history + index] / scale, groups))
+            following = surrogate.denormalise(prediction, scale)
+            window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
+        return torch.stack(losses).mean()
+
+    def _with_noise(self, window: Tensor, parameters: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        column = (1, 1, -1, *(1,) * (window.ndim - 3))
+        amplitude = self.surrogate.field_scales(parameters).to(window.device).unsqueeze(1)
+        amplitude = amplitude.reshape(*amplitude.shape, *column[3:])
+        amplitude = self.noise * amplitude * self.surrogate.normaliser.increment_std.reshape(column)
+        # Drawn on the CPU: the same noise on every device.
+        return window + amplitude * torch.randn(window.shape, generator=generator).to(window.device)
+
+
+def transition(surrogate: Surrogate, batch: Batch, index: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Parameters ``(B,)`` and interval ``(B,)`` of the step from frame ``history - 1 + index`` of a batch to the next."""
+    frame = surrogate.history - 1 + index
+    interval = batch["time"][:, frame + 1] - batch["time"][:, frame]
+    values = batch["parameters"][:, index]
+    return dict(zip(surrogate.parameters_needed, values.unbind(-1), strict=True)), interval
