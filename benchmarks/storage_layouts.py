@@ -2,9 +2,9 @@
 
     python benchmarks/storage_layouts.py --out build/storage_layouts.json
 
-All rows hold the same smooth float32 numbers, 100 trajectories x 20 frames x 64 x 64 x 3, and gather the same batches of
-32 random windows into one buffer a batch. CPU time, not wall time, so that other work on the machine hardly matters;
-rounds of the layouts are interleaved and the best round of each counts. The page cache is warm.
+All rows hold the same smooth float32 numbers, 100 trajectories x 20 frames x 64 x 64 x 3, and gather batches
+of 32 random windows into one new buffer a batch. CPU time, not wall time, so that other work on the machine
+hardly matters; rounds of the layouts are interleaved and the best round counts. The page cache is warm.
 
 Gate: `TrajectoryWindows` (all channels, with parameters and times) at most 2 times the plain memory map.
 """

@@ -119,6 +119,37 @@ def max_error(prediction: Tensor, target: Tensor) -> Tensor:
     return (p - y).abs().flatten(3).amax(-1)
 
 
+def relative_divergence(velocity: Tensor, spacing: Tensor) -> Tensor:
+    r"""How far a centred velocity is from divergence-free: ``(batch, time)``.
+
+    :math:`\|\sum_i d_i u_i\| / \sqrt{\sum_i \|d_i u_i\|^2}`
+
+    ``velocity (B, T, D, *grid)`` with one component per grid axis, ``spacing (B, D)`` the cell size along
+    each axis. d_i is the central difference over the interior cells. 0 is divergence-free; uncorrelated
+    derivatives score 1. The value does not depend on units. A flow that is divergence-free on the faces of a
+    MAC grid does not score exactly 0, because averaging to the centres is a smoothing: compare with the score
+    of the reference solution. A field at rest scores 0.
+    """
+    dim = velocity.shape[2]
+    if velocity.dim() != dim + 3 or spacing.shape != (velocity.shape[0], dim):
+        raise DataError(
+            f"velocity {tuple(velocity.shape)} and spacing {tuple(spacing.shape)} do not fit; "
+            "expected (batch, time, D, *grid) with D grid axes, and (batch, D)"
+        )
+    u, total, squares = velocity.double(), 0.0, 0.0
+    for axis in range(dim):
+        component = u[:, :, axis]
+        for other in range(dim):
+            if other != axis:
+                component = component.narrow(2 + other, 1, component.shape[2 + other] - 2)
+        width = component.shape[2 + axis]
+        rise = component.narrow(2 + axis, 2, width - 2) - component.narrow(2 + axis, 0, width - 2)
+        derivative = rise / (2 * spacing[:, axis].double().reshape(-1, 1, *(1,) * dim))
+        total = total + derivative
+        squares = squares + derivative.square()
+    return _ratio(total.square().flatten(2).sum(-1), squares.flatten(2).sum(-1)).sqrt()
+
+
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "mse": mse,

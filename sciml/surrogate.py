@@ -20,11 +20,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-import sciml
 from sciml.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from sciml.operators import Operator
 from sciml.problems import get_problem
 from sciml.problems.base import ParameterValues, Problem
+from sciml.version import __version__
 
 Fields = Mapping[str, Tensor]
 
@@ -87,7 +87,9 @@ class Surrogate(nn.Module):
         known = {field.name: field for field in problem.fields}
         for name in fields:
             if name not in known:
-                raise ConfigError(f"problem {problem.name!r} has no field {name!r}{did_you_mean(name, known)}")
+                raise ConfigError(
+                    f"problem {problem.name!r} has no field {name!r}{did_you_mean(name, known)}"
+                )
         self.fields = {name: known[name] for name in fields}
         self.history = history
         self.target = target
@@ -227,7 +229,9 @@ class Surrogate(nn.Module):
     def _as_intervals(self, interval: float | Tensor | None, batch: int, steps: int) -> Tensor:
         if interval is None:
             if self.interval is None:
-                raise ConfigError("this surrogate was trained on several frame intervals: give interval= in seconds")
+                raise ConfigError(
+                    "this surrogate was trained on several frame intervals: give interval= in seconds"
+                )
             interval = self.interval
         values = torch.as_tensor(interval, dtype=torch.float64)
         if values.ndim == 1:
@@ -262,7 +266,7 @@ class Surrogate(nn.Module):
         """Write ``surrogate.json``, the operator's ``config.json`` and ``model.safetensors``, and the model card ``README.md``."""
         directory = Path(directory)
         config = {
-            "sciml_version": sciml.__version__,
+            "sciml_version": __version__,
             "problem": self.problem.name,
             "fields": {name: {"components": f.components, "unit": f.unit} for name, f in self.fields.items()},
             "parameters": {parameter.name: parameter.unit for parameter in self.problem.parameters},
@@ -285,7 +289,9 @@ def at_time(values: Mapping[str, Tensor], index: int, steps: int) -> dict[str, T
     for name, value in values.items():
         if value.ndim == 2:
             if value.shape[1] < steps:
-                raise ConfigError(f"parameter {name!r} is given for {value.shape[1]} steps; {steps} are asked for")
+                raise ConfigError(
+                    f"parameter {name!r} is given for {value.shape[1]} steps; {steps} are asked for"
+                )
             value = value[:, index]
         now[name] = value
     return now
@@ -318,7 +324,9 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
         config = json.loads(file.read_text())
     except OSError:
         what = "is not there" if not directory.exists() else "holds no surrogate (no surrogate.json)"
-        raise CheckpointError(f"{path} {what}; give a run directory or the surrogate directory inside it") from None
+        raise CheckpointError(
+            f"{path} {what}; give a run directory or the surrogate directory inside it"
+        ) from None
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
     try:
@@ -336,7 +344,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
     except KeyError as error:
         raise CheckpointError(
             f"{file} lacks the key {error}; it was written by sciml "
-            f"{config.get('sciml_version', 'of unknown version')}, this is {sciml.__version__}"
+            f"{config.get('sciml_version', 'of unknown version')}, this is {__version__}"
         ) from None
     return surrogate.to(device).eval()
 
@@ -345,14 +353,15 @@ def model_card(surrogate: Surrogate) -> str:
     """What the surrogate is, takes, returns and was trained on, as Markdown."""
     names = ", ".join(f"`{f.name}` ({f.components}, {f.unit})" for f in surrogate.fields.values())
     count = sum(parameter.numel() for parameter in surrogate.operator.parameters())
-    rows = "\n".join(f"| `{name}` | {low:.6g} | {high:.6g} |" for name, (low, high) in surrogate.ranges.items())
+    rows = "\n".join(
+        f"| `{name}` | {low:.6g} | {high:.6g} |" for name, (low, high) in surrogate.ranges.items()
+    )
     provenance = "\n".join(f"- {key}: {value}" for key, value in surrogate.provenance.items())
     return f"""# Surrogate: {surrogate.problem.title}
 
 {type(surrogate.operator).__name__} with {count:,} parameters; steps {names} by {surrogate.interval or "a given number of"} s.
 
-    import sciml
-    surrogate = sciml.load("path/to/this/directory")
+        surrogate = sciml.load("path/to/this/directory")
     state = surrogate.step(state, parameters)   # state: (batch, {surrogate.channels}, nx, ny) in physical units
 
 Parameters: {", ".join(f"`{p.name}` ({p.unit})" for p in surrogate.problem.parameters)}.

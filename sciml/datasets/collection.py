@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml.datasets.info import DatasetInfo
+from sciml.datasets.info import DatasetInfo, FaceFieldInfo, FieldInfo
 from sciml.datasets.reader import DatasetFile
 from sciml.errors import DataError
 
@@ -108,16 +108,16 @@ def _require_agreement(first: DatasetFile, other: DatasetFile) -> None:
     for key in AGREE:
         here, there = getattr(first.info, key), getattr(other.info, key)
         if here != there:
+            if _names(here) != _names(there):
+                here, there = _names(here), _names(there)
             raise DataError(
-                f"{first.path} and {other.path} are not one data set: {key} is {_short(here)} and "
-                f"{_short(there)}; "
+                f"{first.path} and {other.path} are not one data set: {key} is {here!r} and {there!r}; "
                 "use files of the same problem, fields, parameters and grid"
             )
 
 
-def _short(value: object) -> str:
-    return (
-        str([f.name for f in value])
-        if isinstance(value, tuple) and hasattr(value[0], "name")
-        else repr(value)
-    )
+def _names(value: object) -> object:
+    """Fields by their names, for a short message; anything else as it is."""
+    if isinstance(value, tuple) and all(isinstance(f, FieldInfo | FaceFieldInfo) for f in value):
+        return [f.name for f in value]
+    return value

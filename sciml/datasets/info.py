@@ -1,17 +1,22 @@
 """What a data-set file says about itself: fields, units, parameters, grid, boundaries, origin."""
 
 import dataclasses
+import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sciml import __version__
 from sciml.errors import DataError, did_you_mean
 
 SCHEMA = "sciml/1"
 AXES = ("x", "y", "z")
 BOUNDARY_KINDS = ("wall", "moving_wall", "inlet", "outlet", "periodic")
+
+
+def package_version() -> str:
+    """The installed sciml's version (without its root module, which leads up to the surrogate)."""
+    return importlib.metadata.version("sciml")
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class DatasetInfo:
     boundary_parameters: Mapping[str, str] = field(default_factory=dict)
     solver: str = ""
     seed: int | None = None
-    version: str = __version__
+    version: str = field(default_factory=package_version)
     extra: Mapping[str, Any] = field(default_factory=dict)
     schema: str = SCHEMA
 

@@ -12,10 +12,12 @@ structures:
 ``/sciml/written``           (N,)                   uint8     1 where a case is complete
 ``/sciml/subset``            (N,)                   string    subset label of each case
 ``/scalars/<parameter>``     (N,) or (N, T)         float64   parameters
+``/dimensions/<time, x>``    (N, T), (N, X)         float32   the same times and coordinates for The Well
 ===========================  =====================  ========  ================================================
 
 ``/sciml`` has the attributes ``schema`` and ``fingerprint`` and the dataset ``info`` (JSON). The rest of the
-tree, which views the same bytes the way The Well wants them, is `sciml.datasets.well`.
+tree, which shows the same bytes the way The Well wants them, is `sciml.datasets.well`. No structure depends
+on the data, so that all of them are written before the first case.
 """
 
 import hashlib
@@ -26,7 +28,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sciml.datasets.info import DatasetInfo
+from sciml.datasets.info import DatasetInfo, FieldInfo
 from sciml.errors import DataError, did_you_mean
 
 PARTIAL = ".partial"
@@ -71,15 +73,33 @@ def coordinate_path(axis: str) -> str:
     return f"/sciml/coordinates/{axis}"
 
 
-def shapes(info: DatasetInfo, n_cases: int) -> dict[str, tuple[tuple[int, ...], str]]:
+def well_field_path(f: FieldInfo) -> str:
+    """Where The Well looks for a field."""
+    return f"/t{f.order}_fields/{f.name}"
+
+
+def shapes(info: DatasetInfo, n_cases: int, materialize: bool) -> dict[str, tuple[tuple[int, ...], str]]:
     """Path -> (shape, dtype) of every contiguous dataset."""
     frames = (n_cases, info.n_frames)
     layout = {"/sciml/state": ((*frames, *info.grid, info.n_channels), "<f4")}
     layout |= {face_path(f.name): ((*frames, *info.face_shape(f.name)), "<f4") for f in info.face_fields}
+    if materialize:
+        components = {f: (f.components,) if f.order else () for f in info.fields}
+        layout |= {well_field_path(f): ((*frames, *info.grid, *components[f]), "<f4") for f in info.fields}
     layout["/sciml/time"] = (frames, "<f8")
-    layout |= {coordinate_path(a): ((n_cases, n), "<f8") for a, n in zip(info.axes, info.grid, strict=True)}
+    layout["/dimensions/time"] = (frames, "<f4")
+    for axis, n in zip(info.axes, info.grid, strict=True):
+        layout[coordinate_path(axis)] = ((n_cases, n), "<f8")
+        layout[f"/dimensions/{axis}"] = ((n_cases, n), "<f4")
     layout["/sciml/written"] = ((n_cases,), "|u1")
     return layout
+
+
+def data_bytes(info: DatasetInfo, n_cases: int, materialize: bool) -> int:
+    """Bytes of all contiguous datasets, and of parameters that all vary in time."""
+    arrays = [*shapes(info, n_cases, materialize).values()]
+    arrays.append(((n_cases, info.n_frames, len(info.parameters)), "<f8"))
+    return sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in arrays)
 
 
 def create(
@@ -89,6 +109,7 @@ def create(
     parameters: Mapping[str, np.ndarray],
     subsets: Sequence[str],
     mark: str,
+    materialize: bool,
 ) -> None:
     """Every group and dataset of ``/sciml`` in a new file, with room for all cases but no data.
 
@@ -105,7 +126,7 @@ def create(
         h5py.h5d.ALLOC_TIME_EARLY
     )  # contiguous datasets otherwise have no offset until written
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    for path, (shape, dtype) in shapes(info, n_cases).items():
+    for path, (shape, dtype) in shapes(info, n_cases, materialize).items():
         parent, _, name = path.rpartition("/")
         space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(dtype))
         h5py.h5d.create(file.require_group(parent).id, name.encode(), kind, space, dcpl=properties)
@@ -124,10 +145,14 @@ def create(
 
 
 def fingerprint(
-    info: DatasetInfo, n_cases: int, parameters: Mapping[str, np.ndarray], subsets: Sequence[str]
+    info: DatasetInfo,
+    n_cases: int,
+    parameters: Mapping[str, np.ndarray],
+    subsets: Sequence[str],
+    materialize: bool,
 ) -> str:
     """SHA-256 of all that says what the data will be: an unfinished file is continued only if it agrees."""
-    digest = hashlib.sha256(f"{info.to_json()}\n{n_cases}\n".encode())
+    digest = hashlib.sha256(f"{info.to_json()}\n{n_cases} {materialize}\n".encode())
     for name in sorted(parameters):
         digest.update(f"{name}{parameters[name].shape}".encode() + parameters[name].astype("<f8").tobytes())
     digest.update("\0".join(subsets).encode())

@@ -171,7 +171,7 @@ def _check_schema(file: h5py.File, path: Path) -> None:
             f"{path} has the schema {schema!r}, this sciml reads {SCHEMA!r}; install a newer sciml"
         )
     written = file["sciml/written"][()] if "sciml/written" in file else np.ones(1)
-    if not written.all() or "dimensions" not in file:
+    if not written.all():
         raise DataError(
             f"{path} is unfinished: {int(written.sum())} of {len(written)} cases are written; run what "
             f"writes it again, "

@@ -8,8 +8,8 @@ copies, for clients that do not know virtual datasets.
 import h5py
 import numpy as np
 
-from sciml.datasets.info import DatasetInfo
-from sciml.datasets.layout import coordinate_path
+from sciml.datasets.info import DatasetInfo, FieldInfo
+from sciml.datasets.layout import well_field_path
 
 WELL_KINDS = {
     "wall": "WALL",
@@ -27,7 +27,7 @@ def _texts(values: list[str]) -> np.ndarray:
 
 
 def write_tree(file: h5py.File, info: DatasetInfo, n_cases: int) -> None:
-    """Root attributes, boundary conditions, names of scalars, fields: all that is known without data."""
+    """What of The Well's tree `layout.create` has not made: attributes, boundaries, virtual fields."""
     if "scalars" not in file:
         file.create_group("scalars")
     scalars = file["scalars"]
@@ -42,53 +42,37 @@ def write_tree(file: h5py.File, info: DatasetInfo, n_cases: int) -> None:
         **{name: float(scalars[name][(0,) * scalars[name].ndim]) for name in constant},
     )
     _write_boundaries(file, info)
+    dimensions = file["dimensions"]
+    dimensions.attrs["spatial_dims"] = _texts(list(info.axes))
+    for name in (
+        "time",
+        *info.axes,
+    ):  # they may differ between cases, and are not known before there are data
+        dimensions[name].attrs.update(sample_varying=True, time_varying=name == "time")
     for order in range(3):
-        group = file.create_group(f"t{order}_fields")
+        group = file.require_group(f"t{order}_fields")
         fields = [f for f in info.fields if f.order == order]
         group.attrs["field_names"] = _texts([f.name for f in fields])
         for f in fields:
-            source = h5py.VirtualSource(".", "/sciml/state", shape=file["/sciml/state"].shape, dtype="<f4")
-            channels = info.channels(f.name)
-            part = source[..., channels] if order else source[..., channels.start]
-            layout = h5py.VirtualLayout(shape=part.shape, dtype="<f4")
-            layout[...] = part
-            _describe(group.create_virtual_dataset(f.name, layout), info, f.unit)
+            if f.name not in group:
+                _create_view(file, info, f)
+            group[f.name].attrs.update(
+                dim_varying=np.ones(len(info.grid), dtype=bool),
+                sample_varying=True,
+                time_varying=True,
+                unit=f.unit,
+                location=f.location,
+            )
 
 
-def materialize(file: h5py.File, info: DatasetInfo) -> None:
-    """Replace the virtual fields by copies, case by case."""
-    for f in info.fields:
-        group, channels = file[f"t{f.order}_fields"], info.channels(f.name)
-        state = file["/sciml/state"]
-        del group[f.name]
-        shape = (*state.shape[:-1], f.components) if f.order else state.shape[:-1]
-        copy = group.create_dataset(f.name, shape=shape, dtype="<f4")
-        for case in range(shape[0]):
-            copy[case] = state[case, ..., channels] if f.order else state[case, ..., channels.start]
-        _describe(copy, info, f.unit)
-
-
-def write_dimensions(file: h5py.File, info: DatasetInfo) -> None:
-    """Time and coordinates, float32; with a leading axis of cases only where cases differ."""
-    if "dimensions" in file:  # a killed attempt to finish
-        del file["dimensions"]
-    group = file.create_group("dimensions")
-    group.attrs["spatial_dims"] = _texts(list(info.axes))
-    for name, path in [("time", "/sciml/time"), *((a, coordinate_path(a)) for a in info.axes)]:
-        values = file[path][()]
-        differs = bool((values != values[:1]).any())
-        dataset = group.create_dataset(name, data=(values if differs else values[0]).astype("<f4"))
-        dataset.attrs.update(sample_varying=differs, time_varying=name == "time")
-
-
-def _describe(dataset: h5py.Dataset, info: DatasetInfo, unit: str) -> None:
-    dataset.attrs.update(
-        dim_varying=np.ones(len(info.grid), dtype=bool),
-        sample_varying=True,
-        time_varying=True,
-        unit=unit,
-        location="cell",
-    )
+def _create_view(file: h5py.File, info: DatasetInfo, f: FieldInfo) -> None:
+    """The field as a virtual dataset: its channels of the state."""
+    state, channels = file["/sciml/state"], info.channels(f.name)
+    source = h5py.VirtualSource(".", "/sciml/state", shape=state.shape, dtype=state.dtype)
+    part = source[..., channels] if f.order else source[..., channels.start]
+    view = h5py.VirtualLayout(shape=part.shape, dtype=state.dtype)
+    view[...] = part
+    file.create_virtual_dataset(well_field_path(f), view)
 
 
 def _write_boundaries(file: h5py.File, info: DatasetInfo) -> None:

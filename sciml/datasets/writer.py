@@ -2,8 +2,7 @@
 
 The HDF5 structures are written once, whole, before the first case; cases are then put at their byte offsets
 with ``pwrite`` and flushed to the device before the case's flag is. A kill at any moment therefore leaves a
-file that opens, and flags that tell the truth. `DatasetWriter.finish` adds the coordinates and gives the file
-its final name.
+file that opens, and flags that tell the truth. `DatasetWriter.finish` gives it its final name.
 """
 
 import errno
@@ -18,6 +17,7 @@ import h5py
 import numpy as np
 
 from sciml.datasets import well
+from sciml.datasets.disk import os_error, pwrite, reserve, sync_directory
 from sciml.datasets.info import DatasetInfo, differing_keys
 from sciml.datasets.layout import (
     LIBVER,
@@ -26,13 +26,17 @@ from sciml.datasets.layout import (
     as_numpy,
     coordinate_path,
     create,
+    data_bytes,
     face_path,
     fingerprint,
     parameter_arrays,
     shapes,
     slot,
+    well_field_path,
 )
 from sciml.errors import DataError
+
+METADATA_BYTES = 1 << 20  # more than HDF5's structures need
 
 
 class DatasetWriter:
@@ -76,51 +80,66 @@ class DatasetWriter:
         if self.path.exists() and not overwrite:
             raise DataError(f"{self.path} exists already; read it, remove it, or write with overwrite=True")
         arrays = parameter_arrays(info, n_cases, parameters)
-        self._mark = fingerprint(info, n_cases, arrays, subsets)
+        self._shapes = shapes(info, n_cases, materialize)
+        self._mark = fingerprint(info, n_cases, arrays, subsets, materialize)
         self._fd: int | None = None
         if not self.partial.exists():
             self._create(arrays, subsets)
-        self._open()
-
-    # -- opening
-
-    def _create(self, parameters: Mapping[str, np.ndarray], subsets: Sequence[str]) -> None:
-        """The whole file without its data, under a third name until it is complete."""
-        new = Path(f"{self.partial}.{os.getpid()}")
-        try:
-            new.parent.mkdir(parents=True, exist_ok=True)
-            with h5py.File(new, "w", libver=LIBVER) as file:
-                create(file, self.info, self.n_cases, parameters, subsets, self._mark)
-                well.write_tree(file, self.info, self.n_cases)
-            with open(new, "r+b") as raw:
-                # Reserve the room now: a full disk is better met at the start than after hours of solving.
-                _reserve(raw.fileno(), os.fstat(raw.fileno()).st_size)
-                os.fsync(raw.fileno())
-            os.replace(new, self.partial)
-        except OSError as error:
-            if new.parent.is_dir():
-                new.unlink(missing_ok=True)
-            raise _os_error("cannot create", self.partial, error) from error
-
-    def _open(self) -> None:
-        try:
-            self._fd = os.open(self.partial, os.O_RDWR)
-        except OSError as error:
-            raise _os_error("cannot open", self.partial, error) from error
-        try:
-            fcntl.flock(
-                self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # released by the kernel when the process dies
-        except OSError as error:
-            self.close()
-            raise DataError(
-                f"{self.partial} is being written by another process; wait for it or stop it"
-            ) from error
+        self._lock(self.partial, os.O_RDWR)
         try:
             self._slots = self._read_slots()
         except BaseException:
             self.close()
             raise
+
+    # -- opening
+
+    def _create(self, parameters: Mapping[str, np.ndarray], subsets: Sequence[str]) -> None:
+        """The whole file without its data, under a third name until it is complete."""
+        new = Path(f"{self.partial}.new")
+        directory = new.parent
+        try:
+            if directory.exists() and not directory.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise os_error("cannot create", self.partial, error) from error
+        self._lock(new, os.O_RDWR | os.O_CREAT)
+        try:
+            if self.partial.exists():  # another process has been quicker
+                new.unlink()
+                return
+            # HDF5 crashes on a full disk: meet it before HDF5 does, and before hours of solving.
+            reserve(
+                self._descriptor(), data_bytes(self.info, self.n_cases, self.materialize) + METADATA_BYTES
+            )
+            with h5py.File(new, "w", libver=LIBVER, locking=False) as file:
+                create(file, self.info, self.n_cases, parameters, subsets, self._mark, self.materialize)
+                well.write_tree(file, self.info, self.n_cases)
+            reserve(self._descriptor(), os.fstat(self._descriptor()).st_size)
+            os.fsync(self._descriptor())
+            os.replace(new, self.partial)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            raise os_error("cannot create", self.partial, error) from error
+        finally:
+            self.close()
+
+    def _lock(self, path: Path, flags: int) -> None:
+        """Open ``path`` for this process alone."""
+        try:
+            self._fd = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise os_error("cannot open", path, error) from error
+        try:  # the kernel releases this lock when the process dies
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise DataError(
+                f"{self.partial} is being written by another process; wait for it or stop it"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
 
     def _read_slots(self) -> dict[str, Slot]:
         remedy = f"remove {self.partial} to start again"
@@ -132,10 +151,13 @@ class DatasetWriter:
                     )
                     raise DataError(
                         f"{self.partial} holds an unfinished data set that differs from this one: "
-                        + ("; ".join(differences) or "its parameters, subsets or number of cases")
+                        + (
+                            "; ".join(differences)
+                            or "its parameters, subsets, number of cases or materialize"
+                        )
                         + f" (there and here); {remedy}, or write to another path"
                     )
-                slots = {path: slot(file[path]) for path in shapes(self.info, self.n_cases)}
+                slots = {path: slot(file[path]) for path in self._shapes}
         except (OSError, KeyError, RuntimeError) as error:
             raise DataError(f"{self.partial} is damaged ({error}); {remedy}") from error
         if None in slots.values() or max(s.end for s in slots.values() if s) > os.fstat(self._fd).st_size:
@@ -172,13 +194,13 @@ class DatasetWriter:
                 place = self._slots[path]
                 for k, case in enumerate(cases):
                     block = np.ascontiguousarray(array[k], dtype=place.dtype)
-                    _pwrite(self._descriptor(), block, place.offset + case * place.case_bytes)
+                    pwrite(self._descriptor(), block, place.offset + case * place.case_bytes)
             os.fsync(self._descriptor())
             for case in cases:
-                _pwrite(self._descriptor(), np.ones(1, np.uint8), self._slots["/sciml/written"].offset + case)
+                pwrite(self._descriptor(), np.ones(1, np.uint8), self._slots["/sciml/written"].offset + case)
             os.fsync(self._descriptor())
         except OSError as error:
-            raise _os_error(f"cannot write cases {cases} to", self.partial, error) from error
+            raise os_error(f"cannot write cases {cases} to", self.partial, error) from error
 
     def _arrays(
         self, cases: list[int], trajectory: Mapping[str, Any], coordinates: Mapping[str, Any]
@@ -207,7 +229,11 @@ class DatasetWriter:
         state = np.empty((b, info.n_frames, *info.grid, info.n_channels), dtype=np.float32)
         for f in info.fields:
             state[..., info.channels(f.name)] = np.moveaxis(values[f.name], 2, -1)
-        arrays = {"/sciml/state": state, "/sciml/time": values["time"].astype(np.float64)}
+        arrays = {"/sciml/state": state, "/sciml/time": values["time"], "/dimensions/time": values["time"]}
+        if self.materialize:
+            for f in info.fields:
+                part = state[..., info.channels(f.name)]
+                arrays[well_field_path(f)] = part if f.order else part[..., 0]
         arrays |= {face_path(f.name): values[f.name] for f in info.face_fields}
         for axis, n in zip(info.axes, info.grid, strict=True):
             along = as_numpy(coordinates[axis]).astype(np.float64)
@@ -216,7 +242,7 @@ class DatasetWriter:
                     f"coordinate {axis!r} must be finite with the shape ({n},) or ({b}, {n}), got "
                     f"{along.shape}"
                 )
-            arrays[coordinate_path(axis)] = np.broadcast_to(along, (b, n))
+            arrays[coordinate_path(axis)] = arrays[f"/dimensions/{axis}"] = np.broadcast_to(along, (b, n))
         return arrays
 
     def finish(self) -> Path:
@@ -230,15 +256,11 @@ class DatasetWriter:
                 "write them, then finish"
             )
         try:
-            with h5py.File(self.partial, "r+", libver=LIBVER, locking=False) as file:
-                well.write_dimensions(file, self.info)
-                if self.materialize:
-                    well.materialize(file, self.info)
             os.fsync(self._descriptor())
             os.replace(self.partial, self.path)
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         except OSError as error:
-            raise _os_error("cannot finish", self.partial, error) from error
+            raise os_error("cannot finish", self.partial, error) from error
         self.close()
         return self.path
 
@@ -278,35 +300,3 @@ def _refuse_non_finite(name: str, array: np.ndarray, cases: Sequence[int]) -> No
             f"written; "
             "solve it again (smaller time step, finer grid) or leave it out"
         )
-
-
-def _reserve(fd: int, size: int) -> None:
-    try:
-        os.posix_fallocate(fd, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot promise room
-            raise
-
-
-def _pwrite(fd: int, block: np.ndarray, offset: int) -> None:
-    """All of ``block`` at ``offset`` (one system call writes at most 2 GiB)."""
-    view = memoryview(block).cast("B")
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename in ``directory`` last through a power cut."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _os_error(what: str, path: Path, error: OSError) -> DataError:
-    reason = error.strerror or str(error)
-    return DataError(
-        f"{what} {path}: {reason}; free space or choose a directory that can be written, then run again"
-    )

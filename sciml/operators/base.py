@@ -5,17 +5,20 @@ import inspect
 import json
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from typing_extensions import Self
 
-import sciml
 from sciml.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from sciml.version import __version__
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -116,7 +119,7 @@ class Operator(nn.Module):
         save_file(tensors, aside, metadata={"format": "pt"})
         os.replace(aside, directory / WEIGHTS_FILE)
         text = json.dumps(
-            {"operator": self.name, "config": self.config, "sciml_version": sciml.__version__}, indent=2
+            {"operator": self.name, "config": self.config, "sciml_version": version("sciml")}, indent=2
         )
         aside = directory / f".{CONFIG_FILE}.{os.getpid()}"
         aside.write_text(text + "\n", encoding="utf-8")
@@ -124,7 +127,7 @@ class Operator(nn.Module):
         return directory
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, *, device: torch.device | str = "cpu") -> Self:
+    def from_pretrained(cls, directory: str | Path, *, device: torch.device | str = "cpu") -> "Self":
         """Rebuild an operator that ``save_pretrained`` wrote: same arguments, same tensors, same dtype.
 
         ``Operator.from_pretrained`` finds the class in ``OPERATORS``; a subclass insists on its own.

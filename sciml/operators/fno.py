@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from sciml.errors import ConfigError, did_you_mean
 from sciml.operators.base import Operator, check_positive
 from sciml.operators.layers.condition import Condition
-from sciml.operators.layers.convolution import CONV
 from sciml.operators.layers.coordinates import cell_coordinates
 from sciml.operators.layers.patches import crop, from_patches, pad_high, pad_to_multiple, to_patches
+from sciml.operators.layers.pointwise import Pointwise
 from sciml.operators.layers.spectral import SpectralConv
 
 BLOCKS = ("residual", "postactivation")
@@ -77,11 +77,13 @@ class FNO(Operator):
         self.patch_size = patch_size
         self.padding = padding
         self.coordinates = coordinates
-        conv, width, patch = CONV[dim], hidden_channels, patch_size**dim
+        width, patch = hidden_channels, patch_size**dim
 
         self.condition = Condition(n_parameters, time_conditioning)
         self.lifting = nn.Sequential(
-            conv(in_channels * patch + dim * coordinates, 2 * width, 1), nn.GELU(), conv(2 * width, width, 1)
+            Pointwise(in_channels * patch + dim * coordinates, 2 * width),
+            nn.GELU(),
+            Pointwise(2 * width, width),
         )
         # A linear map of the condition, added: what constant channels would give, without tiling them.
         self.lift_condition = None
@@ -94,7 +96,7 @@ class FNO(Operator):
             for layer in range(n_layers)
         )
         self.projection = nn.Sequential(
-            conv(width, 2 * width, 1), nn.GELU(), conv(2 * width, out_channels * patch, 1)
+            Pointwise(width, 2 * width), nn.GELU(), Pointwise(2 * width, out_channels * patch)
         )
 
     def forward(self, x: Tensor, *, time: Tensor | None = None, parameters: Tensor | None = None) -> Tensor:
@@ -125,10 +127,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, n_modes: Sequence[int]) -> None:
         super().__init__()
-        conv = CONV[len(n_modes)]
         self.spectral = SpectralConv(channels, channels, n_modes)
-        self.skip = conv(channels, channels, 1)
-        self.mix = conv(channels, channels, 1)
+        self.skip = Pointwise(channels, channels)
+        self.mix = Pointwise(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.mix(F.gelu(self.spectral(x) + self.skip(x)))
@@ -140,11 +141,11 @@ class PostactivationBlock(nn.Module):
     def __init__(self, channels: int, n_modes: Sequence[int], last: bool) -> None:
         super().__init__()
         dim = len(n_modes)
-        conv, half = CONV[dim], max(channels // 2, 1)
+        half = max(channels // 2, 1)
         self.activation = nn.Identity() if last else nn.GELU()
         self.spectral = SpectralConv(channels, channels, n_modes)
-        self.skip = conv(channels, channels, 1)
-        self.mix = nn.Sequential(conv(channels, half, 1), nn.GELU(), conv(half, channels, 1))
+        self.skip = Pointwise(channels, channels)
+        self.mix = nn.Sequential(Pointwise(channels, half), nn.GELU(), Pointwise(half, channels))
         self.gate = nn.Parameter(torch.ones(channels, *[1] * dim))
 
     def forward(self, x: Tensor) -> Tensor:

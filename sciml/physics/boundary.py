@@ -88,7 +88,7 @@ def check_boundaries(grid: Grid, boundaries: Boundaries) -> None:
             f"The boundaries lack the side(s) {', '.join(missing)}; a {grid.dim}D box has {', '.join(names)}."
         )
     for j, axis in enumerate(grid.axes):
-        for end, name in enumerate(names[2 * j : 2 * j + 2]):
+        for name in names[2 * j : 2 * j + 2]:
             boundary = boundaries[name]
             if not isinstance(boundary, Boundary):
                 raise ConfigError(
@@ -112,13 +112,6 @@ def check_boundaries(grid: Grid, boundaries: Boundaries) -> None:
                     f"The moving wall {name!r} has a velocity through itself (component {AXIS_NAMES[j]}); "
                     "use Inlet."
                 )
-            if (
-                isinstance(boundary, Outlet)
-                and end == 0
-                and isinstance(boundaries[names[2 * j + 1]], Outlet)
-                and axis.n < 3
-            ):
-                raise ConfigError(f"Two outlets on the {AXIS_NAMES[j]} axis need at least three cells.")
 
 
 def boundary_values(

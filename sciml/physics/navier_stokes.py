@@ -36,8 +36,9 @@ def momentum_residual(
     ``before``, ``after``: stored faces of every component ``(B, *face_shape)``; ``pressure (B, *cells)``:
     kinematic, in the middle of the interval; ``dt (B,)``, ``viscosity (B,)``. Returns the residual
     (acceleration, m/s^2 in SI) at the unknown faces of every component: the interior faces, on periodic axes
-    all. It is zero for the continuous solution up to O(h^2 + dt^2); at a wall the viscous term is first order
-    in h locally. Raises ``DataError`` for wrong shapes.
+    all. It is O(h^2 + dt^2) for the continuous solution away from walls. In the cells at a wall the
+    symmetric viscous stencil is off by nu u_nn / 4 (u_nn: second normal derivative), whatever h; its solution
+    is second order all the same. Raises ``DataError`` for wrong shapes.
     """
     _check_faces(before, grid)
     _check_faces(after, grid)

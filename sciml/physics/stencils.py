@@ -254,3 +254,32 @@ def padded(inner: Tensor, metric: Metric) -> Tensor:
         return inner
     edge = torch.zeros_like(inner.narrow(metric.dim, 0, 1))
     return torch.cat([edge, inner, edge], metric.dim)
+
+
+def subtract_gradient(
+    velocity: tuple[Tensor, ...], phi: Tensor, metrics: tuple[Metric, ...]
+) -> tuple[Tensor, ...]:
+    """u - grad phi at the unknown faces, from stored faces and cells; boundary faces stay."""
+    result = []
+    for u, metric in zip(velocity, metrics, strict=True):
+        change = difference(opened(phi, metric), metric.dim)
+        inner = torch.addcmul(unknown_of_stored(u, metric), change, -metric.inverse_spacing)
+        if not metric.periodic:
+            ends = u.narrow(metric.dim, 0, 1), u.narrow(metric.dim, metric.n, 1)
+            inner = torch.cat([ends[0], inner, ends[1]], metric.dim)
+        result.append(inner)
+    return tuple(result)
+
+
+def replace_boundary_faces(
+    velocity: tuple[Tensor, ...], metrics: tuple[Metric, ...], values: BoundaryValues
+) -> tuple[Tensor, ...]:
+    """Stored faces with the prescribed normal velocities put in; outlet faces stay."""
+    result = []
+    for i, (u, metric) in enumerate(zip(velocity, metrics, strict=True)):
+        if not metric.periodic:
+            given = u.narrow(metric.dim, 0, 1), u.narrow(metric.dim, metric.n, 1)
+            low, high = (g if s is None else s for g, s in zip(given, values.slabs[i][i], strict=True))
+            u = torch.cat([low, unknown_of_stored(u, metric), high], metric.dim)
+        result.append(u)
+    return tuple(result)

@@ -19,9 +19,9 @@ __all__ = [
 if TYPE_CHECKING:
     from sciml.plotting.animation import animate_rollout
     from sciml.plotting.curves import loss_curves, rollout_error
+    from sciml.plotting.fields import triptych
     from sciml.plotting.profiles import centreline_profiles
     from sciml.plotting.run import run_figures
-    from sciml.plotting.triptych import triptych
 
 _HOME = {
     "animate_rollout": "animation",
@@ -29,7 +29,7 @@ _HOME = {
     "loss_curves": "curves",
     "rollout_error": "curves",
     "run_figures": "run",
-    "triptych": "triptych",
+    "triptych": "fields",
 }
 
 

@@ -129,7 +129,8 @@ def loss_curves(
 
 def _loss_line(axes: Axes, step: np.ndarray, value: np.ndarray) -> None:
     if len(step) < 60:
-        axes.plot(step, value, color=style.INK, linewidth=1.2, label="training loss")
+        marker = "o" if len(step) == 1 else None
+        axes.plot(step, value, color=style.INK, linewidth=1.2, marker=marker, label="training loss")
         return
     window = max(5, len(step) // 50)
     padded = np.pad(value, (window // 2, window - 1 - window // 2), mode="edge")

@@ -106,7 +106,7 @@ def centreline_profiles(
         v_error.axhline(0, color=style.INK, linewidth=0.6)
         figure.legend(loc="outside lower center", ncols=3)
         head = [title] if title else []
-        head += [f"Re {reynolds:.4g}"] if reynolds is not None and np.isfinite(reynolds) else []
+        head += [f"Re {reynolds:.0f}"] if not title and reynolds is not None else []
         head += [f"t = {time:.4g} {time_unit}"] if time is not None else []
         head += [f"(t U/W = {time * lid_velocity / width:.3g})"] if time is not None and lid_velocity else []
         if head:

@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 from sciml.errors import CheckpointError, DataError
 from sciml.plotting.animation import animate_rollout
 from sciml.plotting.curves import loss_curves, rollout_error
+from sciml.plotting.fields import triptych
 from sciml.plotting.profiles import centreline_profiles
-from sciml.plotting.triptych import triptych
 from sciml.progress import Progress
 
-REQUIRED = ("truth", "prediction", "time", "width", "height")
+REQUIRED = ("truth", "prediction", "time")
+UNITS = {"velocity": "m/s", "pressure": "Pa"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One held-out case of ``predictions.npz``; ``truth`` and ``prediction`` are ``(frames, channels, nx,
-    ny)``.
-    """
+    """A held-out case of ``predictions.npz``; ``truth``, ``prediction``: ``(frames, channels, nx, ny)``."""
 
     name: str
     title: str
@@ -33,8 +32,7 @@ class Case:
     time: NDArray[Any]
     width: float
     height: float
-    unit: str
-    channel: str
+    field: str
     reynolds: float | None
     lid_velocity: float | None
 
@@ -47,8 +45,8 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
     ``rollout_<case>.gif``. What a run has not written (it was stopped, say) is left out with a message.
 
     ``predictions.npz`` holds, for n cases, ``truth`` and ``prediction (n, frames, channels, nx, ny)``, ``time
-    (n, frames)``, ``width`` and ``height (n,)``, and if it likes ``names`` (of the channels), ``unit``,
-    ``labels``, ``reynolds`` and ``lid_velocity (n,)``, and the errors ``rollout_relative_l2``,
+    (n, frames)``; if it likes ``fields`` (their names), ``subset`` and ``case (n,)``, physical parameters
+    ``parameter_<name>``, ``(n,)`` or ``(n, frames)``; and the errors ``rollout_relative_l2``,
     ``persistence_rollout_relative_l2`` and ``lookup_rollout_relative_l2 (cases, steps)`` of all test cases.
 
     Raises CheckpointError when the directory holds neither file, DataError when one of them is damaged.
@@ -107,9 +105,9 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 def _case_figures(case: Case, figures: Path, animate: bool) -> Iterator[Path]:
     box: dict[str, Any] = {"width": case.width, "height": case.height}
     last = len(case.truth) - 1
-    velocity = case.truth.shape[1] == 2
+    velocity, unit = case.field == "velocity", UNITS.get(case.field, "")
     truth, prediction = (a if velocity else a[:, 0] for a in (case.truth, case.prediction))
-    labels = {"unit": case.unit, "name": None if velocity else case.channel, "title": case.title}
+    labels = {"unit": unit, "name": None if velocity else case.field, "title": case.title}
     if animate:
         path = figures / f"rollout_{case.name}.gif"
         yield animate_rollout(truth, prediction, times=case.time, path=path, **labels, **box)
@@ -127,7 +125,7 @@ def _case_figures(case: Case, figures: Path, animate: bool) -> Iterator[Path]:
             lid_velocity=case.lid_velocity,
             reynolds=case.reynolds,
             time=float(case.time[last]),
-            velocity_unit=case.unit,
+            velocity_unit=unit,
             title=case.title,
             path=path,
             **box,
@@ -139,44 +137,64 @@ def _cases(arrays: Mapping[str, NDArray[Any]]) -> Iterator[Case]:
     truth, prediction, time = arrays["truth"], arrays["prediction"], arrays["time"]
     if truth.ndim != 5 or prediction.shape != truth.shape or time.shape != truth.shape[:2]:
         raise DataError(
-            f"predictions.npz: truth {truth.shape}, prediction {prediction.shape} and time {time.shape} do not fit; "
-            "expected (cases, frames, channels, nx, ny) twice and (cases, frames)"
+            f"predictions.npz: truth {truth.shape}, prediction {prediction.shape} and time {time.shape} do "
+            "not fit; expected (cases, frames, channels, nx, ny) twice and (cases, frames)"
         )
-    names = [str(name) for name in arrays.get("names", ())] or ["velocity_x", "velocity_y"]
+    fields = [str(name) for name in arrays.get("fields", ("velocity",))]
     # A velocity is shown as a vector wherever it stands among the channels; without one, the first channel.
-    picked = [index for index, name in enumerate(names) if name.startswith("velocity")][: truth.ndim - 3] or [
-        0
-    ]
+    field = "velocity" if "velocity" in fields else fields[0]
+    components = truth.ndim - 3 if field == "velocity" else 1
+    channels = slice(fields.index(field), fields.index(field) + components)
     for number in range(len(truth)):
-        reynolds, lid = (_number(arrays, key, number) for key in ("reynolds", "lid_velocity"))
-        label = str(arrays["labels"][number]) if "labels" in arrays else f"case {number}"
+        parameters = _parameters(arrays, number)
+        subset = str(arrays["subset"][number]) if "subset" in arrays else ""
+        index = int(arrays["case"][number]) if "case" in arrays else number
+        reynolds, words = _reynolds(parameters), [subset, f"test case {index}"]
+        if reynolds is not None:
+            changing = any(
+                f"parameter_{name}" in arrays and np.ptp(_series(arrays, name, number)) > 0
+                for name in parameters
+            )
+            words.append(f"Re {reynolds:.0f}{' at the end' if changing else ''}")
+        nx, ny = truth.shape[3:]
         yield Case(
-            name="".join(c if c.isalnum() else "_" for c in label),
-            title=label if reynolds is None else f"{label}, Re {reynolds:.4g}",
-            truth=truth[number][:, picked],
-            prediction=prediction[number][:, picked],
+            name="_".join(word for word in (subset, f"case{index}") if word),
+            title=", ".join(word for word in words if word),
+            truth=truth[number][:, channels],
+            prediction=prediction[number][:, channels],
             time=time[number],
-            width=float(arrays["width"][number]),
-            height=float(arrays["height"][number]),
-            unit=str(arrays["unit"]) if "unit" in arrays else "m/s",
-            channel=names[picked[0]],
+            # Without a box, square cells: the proportion of the grid.
+            width=parameters.get("width", nx / max(nx, ny)),
+            height=parameters.get("height", ny / max(nx, ny)),
+            field=field,
             reynolds=reynolds,
-            lid_velocity=lid,
+            lid_velocity=parameters.get("lid_velocity"),
         )
 
 
-def _number(arrays: Mapping[str, NDArray[Any]], key: str, case: int) -> float | None:
-    """A parameter of a case; None where it is not given, not finite or changes in time (no single value
-    then).
-    """
-    if key not in arrays or arrays[key].ndim != 1 or not np.isfinite(arrays[key][case]):
+def _series(arrays: Mapping[str, NDArray[Any]], name: str, case: int) -> NDArray[Any]:
+    return np.atleast_1d(arrays[f"parameter_{name}"][case])
+
+
+def _parameters(arrays: Mapping[str, NDArray[Any]], case: int) -> dict[str, float]:
+    """The physical parameters of a case at its last frame, which is where the profiles are drawn."""
+    names = [key.removeprefix("parameter_") for key in arrays if key.startswith("parameter_")]
+    return {name: float(_series(arrays, name, case)[-1]) for name in names}
+
+
+def _reynolds(parameters: Mapping[str, float]) -> float | None:
+    """``U W rho / mu`` of a lid-driven cavity; None for a case that is not one."""
+    needed = ("lid_velocity", "width", "density", "viscosity")
+    if any(name not in parameters for name in needed):
         return None
-    return float(arrays[key][case])
+    speed, width, density, viscosity = (parameters[name] for name in needed)
+    return speed * width * density / viscosity
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves its own handle open when the archive turns out to be damaged.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read {path}: {error}; run 'sciml evaluate' to write it again") from None

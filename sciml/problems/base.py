@@ -72,7 +72,9 @@ class Problem(ABC):
             bad = ~(torch.isfinite(tensor) & (tensor > 0)).reshape(batch, -1).all(1)
             if bad.any():
                 case = int(bad.nonzero()[0, 0])
-                raise ConfigError(f"parameter {name!r} of case {case} is {tensor[case].tolist()}; it must be positive")
+                raise ConfigError(
+                    f"parameter {name!r} of case {case} is {tensor[case].tolist()}; it must be positive"
+                )
         return tensors
 
     @abstractmethod
@@ -110,8 +112,10 @@ class Problem(ABC):
         """What a generated file says about itself."""
 
     @abstractmethod
-    def residual(self, trajectory: Mapping[str, Tensor], parameters: ParameterValues) -> Tensor:
-        """Discrete PDE residual of a trajectory, differentiable."""
+    def residual(
+        self, trajectory: Mapping[str, Tensor], parameters: ParameterValues
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Discrete PDE residual of a trajectory by equation (e.g. momentum, continuity), differentiable."""
 
     @abstractmethod
     def recipe(self, operator: str | None = None) -> dict[str, Any]:
@@ -137,4 +141,6 @@ def _as_float64(name: str, value: Any) -> Tensor:
     try:
         return torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise ConfigError(f"parameter {name!r} is {value!r}; expected a number or a list of numbers") from None
+        raise ConfigError(
+            f"parameter {name!r} is {value!r}; expected a number or a list of numbers"
+        ) from None

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sciml.errors import ConfigError, SolverError
-from sciml.physics.boundary import AXIS_NAMES, Boundaries, Outlet, boundary_values, sides
+from sciml.physics.boundary import Boundaries, Outlet, boundary_values, sides
 from sciml.physics.fast_diagonalisation import End, FastDiagonalisation, eigenbasis
-from sciml.physics.grid import Grid, check_positive
+from sciml.physics.grid import Grid
 from sciml.physics.mass_balance import balance_outlets, boundary_flux
 from sciml.physics.stencils import (
     advection,
@@ -33,10 +33,13 @@ from sciml.physics.stencils import (
     metrics,
     opened,
     padded,
+    replace_boundary_faces,
+    subtract_gradient,
     unknown_of_stored,
     with_boundary_faces,
 )
-from sciml.solvers.time_step import convection_rate, diffusion_rate
+from sciml.solvers.checks import check_finite, per_case
+from sciml.solvers.time_step import convection_rate, diffusion_rate, stable_cfl
 
 Faces = tuple[Tensor, ...]
 _RECHECK = 50  # steps between two looks at the velocity (CFL number, finiteness)
@@ -74,9 +77,9 @@ class IncompressibleSolver:
     """Batched solver on ``grid``.
 
     ``boundaries``: one condition per side (``sciml.physics.boundary``); ``viscosity (B,)``: kinematic.
-    ``cfl``: largest max_cells(sum_i |u_i| dt / h_i) of a step; ``diffusion_number``: largest nu dt / h^2 (a
-    limit of accuracy, not of stability: Crank-Nicolson damps faster modes too slowly); ``max_steps``: most
-    steps of one ``advance``.
+    ``cfl``: largest max_cells(sum_i |u_i| dt / h_i) of a step (lower where the viscosity is too small to hold
+    it stable, ``time_step.stable_cfl``); ``diffusion_number``: largest nu dt / h^2 (a limit of accuracy, not
+    of stability: Crank-Nicolson damps faster modes too slowly); ``max_steps``: most steps of one ``advance``.
 
     Raises ``ConfigError``: wrong batch size, a viscosity or length that is not positive, sides that do not
     fit, inflow that nothing balances.
@@ -94,18 +97,12 @@ class IncompressibleSolver:
         diffusion_number: float = 4.0,
         max_steps: int = 1_000_000,
     ) -> None:
-        viscosity = torch.as_tensor(viscosity)
-        if viscosity.shape != (grid.batch,):
-            raise ConfigError(
-                f"viscosity must be ({grid.batch},), one per case; got {tuple(viscosity.shape)}."
-            )
-        check_positive("viscosity", viscosity)
         for name, limit in (("cfl", cfl), ("diffusion_number", diffusion_number), ("max_steps", max_steps)):
             if not limit > 0:
                 raise ConfigError(f"{name} must be positive, got {limit}.")
         self.grid, self.dtype, self.device = grid, dtype, torch.device(device or "cpu")
         self.cfl, self.diffusion_number, self.max_steps = cfl, diffusion_number, max_steps
-        self.viscosity = viscosity.to(device=self.device, dtype=dtype)
+        self.viscosity = self._per_case("viscosity", viscosity)
         self.metrics = metrics(grid, dtype=dtype, device=self.device)
         self._set_boundaries(boundaries)
         self._helmholtz = tuple(self._solver(i) for i in range(grid.dim))
@@ -191,7 +188,8 @@ class IncompressibleSolver:
         velocity = self._balanced(self._zero_faces())
         if self.values.has_inlet:
             velocity = self._project(velocity)
-        return FlowState(velocity, self._zero_pressure())
+        pressure = torch.zeros(self.grid.batch, *self.grid.shape, dtype=self.dtype, device=self.device)
+        return FlowState(velocity, pressure)
 
     def state_from_velocity(self, faces: Faces) -> FlowState:
         """State from stored faces ``(B, *face_shape)``: boundary values imposed, made divergence-free by
@@ -205,7 +203,7 @@ class IncompressibleSolver:
         if given != expected:
             raise ConfigError(f"Face velocities have the shapes {given}; the grid expects {expected}.")
         faces = tuple(u.to(device=self.device, dtype=self.dtype) for u in faces)
-        self._check_finite(faces, "given")
+        check_finite(faces, "given")
         inner = tuple(unknown_of_stored(u, m) for u, m in zip(faces, self.metrics, strict=True))
         velocity = self._project(self._balanced(inner))
         nu = self._column(self.viscosity)
@@ -223,35 +221,17 @@ class IncompressibleSolver:
         """Discrete divergence ``(B, *cells)``, at round-off after every step."""
         return divergence(state.velocity, self.metrics)
 
-    def _zero_pressure(self) -> Tensor:
-        return torch.zeros(self.grid.batch, *self.grid.shape, dtype=self.dtype, device=self.device)
-
     def _project(self, velocity: Faces) -> Faces:
         """The nearest divergence-free velocity with the same boundary faces."""
         phi = self._poisson.solve_poisson(divergence(velocity, self.metrics))
-        return self._subtract_gradient(velocity, phi)
-
-    def _subtract_gradient(self, velocity: Faces, phi: Tensor) -> Faces:
-        """u - grad phi at the unknown faces; boundary faces stay."""
-        result = []
-        for u, metric in zip(velocity, self.metrics, strict=True):
-            inner = torch.addcmul(
-                unknown_of_stored(u, metric),
-                difference(opened(phi, metric), metric.dim),
-                -metric.inverse_spacing,
-            )
-            if not metric.periodic:
-                parts = [u.narrow(metric.dim, 0, 1), inner, u.narrow(metric.dim, metric.n, 1)]
-                inner = torch.cat(parts, metric.dim)
-            result.append(inner)
-        return tuple(result)
+        return subtract_gradient(velocity, phi, self.metrics)
 
     # -- time stepping ----------------------------------------------------------------------------------
 
     def step(self, state: FlowState, dt: Tensor) -> FlowState:
         """One step of ``dt (B,)``; pure, differentiable in the state, dt, viscosity, boundary values and
         lengths."""
-        return self._step(self._with_current_inlets(state), self._prepare(self._checked_time("dt", dt)))
+        return self._step(self._with_current_boundaries(state), self._prepare(self._per_case("dt", dt)))
 
     def advance(self, state: FlowState, duration: Tensor) -> FlowState:
         """Advance every case by its ``duration (B,)``, in one number of steps for the batch and equal steps
@@ -261,8 +241,8 @@ class IncompressibleSolver:
         every 50 steps. Raises ``SolverError`` naming the case when a velocity becomes non-finite or too many
         steps are needed.
         """
-        remaining = self._checked_time("duration", duration)
-        state = self._with_current_inlets(state)
+        remaining = self._per_case("duration", duration)
+        state = self._with_current_boundaries(state)
         left, prepared = 0, None
         while True:
             needed = self._steps_needed(state, remaining)
@@ -274,7 +254,7 @@ class IncompressibleSolver:
                 state = self._step(state, prepared)
             left -= burst
             if left == 0:
-                self._check_finite(state.velocity, "computed")
+                check_finite(state.velocity, "computed")
                 return state
             remaining = remaining - burst * prepared.dt
 
@@ -292,13 +272,15 @@ class IncompressibleSolver:
         if state.advection is None or state.previous_step is None:
             new, old = -step.half, None
         else:
-            ratio = self._column(0.5 * step.dt / state.previous_step)
+            # (limited: extrapolating far beyond a tiny previous step would amplify noise)
+            ratio = self._column(0.5 * step.dt / state.previous_step).clamp(max=1.0)
             new, old = -step.half * (1 + ratio), step.half * ratio
         starred = []
         for i, metric in enumerate(self.metrics):
             u = unknown_of_stored(state.velocity[i], metric)
-            # Crank-Nicolson: with w = (u* + u^n) / 2,  (1 - k lap) w = u^n + dt / 2 (-N - grad p) + k
-            # (boundary part)
+            # Crank-Nicolson: w = (u* + u^n) / 2 obeys (1 - k lap) w = u^n + dt (-N - grad p) / 2, k = nu dt /
+            # 2,
+            # with the boundary values' part of k lap moved to the right as the forcing
             rhs = torch.addcmul(u + step.forcing[i], transport[i], new)
             if old is not None and state.advection is not None:
                 rhs = torch.addcmul(rhs, state.advection[i], old)
@@ -309,7 +291,7 @@ class IncompressibleSolver:
         velocity = self._balanced(tuple(starred))
         div = divergence(velocity, self.metrics)
         phi_dt = self._poisson.apply(div, self._poisson.poisson_factor())  # dt phi
-        velocity = self._subtract_gradient(velocity, phi_dt)
+        velocity = subtract_gradient(velocity, phi_dt, self.metrics)
         pressure = torch.addcmul(state.pressure, phi_dt, step.inverse)
         pressure = torch.addcmul(pressure, div, step.minus_half_viscosity)
         return FlowState(velocity, pressure, transport, step.dt)
@@ -317,8 +299,9 @@ class IncompressibleSolver:
     def _steps_needed(self, state: FlowState, remaining: Tensor) -> int:
         """Steps for ``remaining`` that keep every case within the CFL and diffusion numbers (no gradient)."""
         with torch.no_grad():
-            self._check_finite(state.velocity, "computed")
-            convection = convection_rate(state.velocity, self.metrics, self.values) / self.cfl
+            check_finite(state.velocity, "computed")
+            cfl = stable_cfl(state.velocity, self.viscosity, self.metrics).clamp(max=self.cfl)
+            convection = convection_rate(state.velocity, self.metrics, self.values) / cfl
             diffusion = diffusion_rate(self.viscosity, self.metrics) / self.diffusion_number
             steps = (remaining * torch.maximum(convection, diffusion)).double()
             most, case = (value.item() for value in steps.max(0))
@@ -335,41 +318,11 @@ class IncompressibleSolver:
     def _column(self, values: Tensor) -> Tensor:
         return values.reshape(-1, *(1,) * self.grid.dim)
 
-    def _with_current_inlets(self, state: FlowState) -> FlowState:
+    def _per_case(self, name: str, values: Tensor) -> Tensor:
+        return per_case(name, values, self.grid.batch, dtype=self.dtype, device=self.device)
+
+    def _with_current_boundaries(self, state: FlowState) -> FlowState:
         """Inlet values may have changed since the state was computed; walls are always 0."""
         if not self.values.has_inlet:
             return state
-        faces = []
-        for i, (u, metric) in enumerate(zip(state.velocity, self.metrics, strict=True)):
-            slabs = self.values.slabs[i][i]
-            ends = [u.narrow(metric.dim, 0, 1), u.narrow(metric.dim, u.shape[metric.dim] - 1, 1)]
-            ends = [end if slab is None else slab for end, slab in zip(ends, slabs, strict=True)]
-            inner = unknown_of_stored(u, metric)
-            faces.append(u if metric.periodic else torch.cat([ends[0], inner, ends[1]], metric.dim))
-        return FlowState(tuple(faces), state.pressure, state.advection, state.previous_step)
-
-    def _checked_time(self, name: str, values: Tensor) -> Tensor:
-        values = torch.as_tensor(values, dtype=self.dtype, device=self.device)
-        if values.ndim == 0:
-            values = values.expand(self.grid.batch)
-        if values.shape != (self.grid.batch,):
-            raise ConfigError(
-                f"{name} must be ({self.grid.batch},), one per case; got {tuple(values.shape)}."
-            )
-        check_positive(name, values.detach())
-        return values
-
-    def _check_finite(self, tensors: Faces, what: str) -> None:
-        for i, tensor in enumerate(tensors):
-            bad = (
-                ~torch.isfinite(tensor.detach().flatten(1).sum(1))
-                if tensor.ndim > 1
-                else ~torch.isfinite(tensor)
-            )
-            if bool(bad.any()):
-                case = int(bad.nonzero()[0])
-                part = f"{AXIS_NAMES[i]} velocity" if tensor.ndim > 1 else "velocity"
-                raise SolverError(
-                    f"The {what} {part} of case {case} is not finite; check the input, or lower cfl or "
-                    "refine the grid."
-                )
+        return replace(state, velocity=replace_boundary_faces(state.velocity, self.metrics, self.values))

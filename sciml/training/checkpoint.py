@@ -41,7 +41,9 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
 
 def checkpoints(directory: Path) -> list[Path]:
     """The complete checkpoints, oldest first."""
-    return sorted(path for path in directory.glob("step_*") if path.suffix != ".tmp" and (path / _FILE).is_file())
+    return sorted(
+        path for path in directory.glob("step_*") if path.suffix != ".tmp" and (path / _FILE).is_file()
+    )
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

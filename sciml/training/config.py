@@ -57,9 +57,13 @@ class TaskConfig(Section):
     target: Literal["increment", "state"] = "increment"
     history: int = Field(1, ge=1)
     unroll: int = Field(2, ge=1, description="steps unrolled in the late part of training")
-    unroll_from: float = Field(0.6, ge=0, le=1, description="fraction of training after which steps are unrolled")
+    unroll_from: float = Field(
+        0.6, ge=0, le=1, description="fraction of training after which steps are unrolled"
+    )
     pushforward: bool = Field(False, description="back-propagate through the last unrolled step only")
-    noise: float = Field(0.0, ge=0, description="standard deviation of input noise, in units of the increments'")
+    noise: float = Field(
+        0.0, ge=0, description="standard deviation of input noise, in units of the increments'"
+    )
     loss: Literal["relative_l2", "nmse", "mse", "mae"] = "relative_l2"
 
 
@@ -79,8 +83,12 @@ class BudgetConfig(Section):
 
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
-    minutes: float | None = Field(None, gt=0, description="training time, generation and evaluation not counted")
-    patience: int | None = Field(None, ge=1, description="validations without improvement before stopping early")
+    minutes: float | None = Field(
+        None, gt=0, description="training time, generation and evaluation not counted"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="validations without improvement before stopping early"
+    )
 
 
 class CheckpointConfig(Section):
@@ -96,7 +104,9 @@ class TrainConfig(Section):
     problem: str = "cavity"
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = Field(None, ge=1, description="intra-operation threads on the CPU; default: all cores")
+    threads: int | None = Field(
+        None, ge=1, description="intra-operation threads on the CPU; default: all cores"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: int = Field(16, ge=1)
     validate_every: int = Field(200, ge=1, description="steps between validations")
@@ -131,7 +141,9 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not all(part.isidentifier() for part in key.split(".")):
-            raise ConfigError(f"cannot read {override!r}; overrides are written key.key=value, e.g. batch_size=8")
+            raise ConfigError(
+                f"cannot read {override!r}; overrides are written key.key=value, e.g. batch_size=8"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -152,7 +164,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds {type(content).__name__}; expected keys such as {', '.join(TrainConfig.model_fields)}")
+        raise ConfigError(
+            f"{path} holds {type(content).__name__}; expected keys such as {', '.join(TrainConfig.model_fields)}"
+        )
     return _numbers(content)
 
 

@@ -70,7 +70,8 @@ def prepare(config: DataConfig, problem: Problem, device: str, progress: Progres
     each = -(-counts["test"] // len(problem.hard_subsets))
     inner = _random_split((file,), {**counts, "test": 0}, config.seed, exact=True)
     hard = [
-        _generated(config, problem, subset, each, config.seed + 1, device, progress) for subset in problem.hard_subsets
+        _generated(config, problem, subset, each, config.seed + 1, device, progress)
+        for subset in problem.hard_subsets
     ]
     return Split(inner.train, inner.validation, tuple(whole(file) for file in hard))
 
@@ -122,7 +123,9 @@ def check_files(files: Sequence[Path], problem: Problem) -> None:
     for path in files:
         file = DatasetFile(path)
         if file.info.problem != problem.name:
-            raise ConfigError(f"{path} holds the problem {file.info.problem!r}; the run is for {problem.name!r}")
+            raise ConfigError(
+                f"{path} holds the problem {file.info.problem!r}; the run is for {problem.name!r}"
+            )
         check_finite(file)
 
 

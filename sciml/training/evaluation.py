@@ -100,7 +100,9 @@ def lookup(surrogate: Surrogate, train: Trajectories, data: Trajectories, first:
 
 def _conditions(surrogate: Surrogate, data: Trajectories) -> Tensor:
     interval = data.time[:, 1] - data.time[:, 0]
-    return surrogate.problem.conditions({name: values[:, 0] for name, values in data.parameters.items()}, interval)
+    return surrogate.problem.conditions(
+        {name: values[:, 0] for name, values in data.parameters.items()}, interval
+    )
 
 
 def _scales(surrogate: Surrogate, data: Trajectories, transitions: int | None = None) -> Tensor:
@@ -141,12 +143,20 @@ def score(surrogate: Surrogate, predictions: Predictions, data: Trajectories) ->
     }
 
 
-def divergence(surrogate: Surrogate, state: Tensor, data: Trajectories) -> float | None:
-    """RMS divergence of centred velocity frames, times (cell size / lid speed): the mass that a cell gains in a crossing time.
-
-    The velocity is interpolated to the faces (zero through the walls), where the solver's own divergence acts. None without a velocity.
-    """
-    return None
+def divergence(surrogate: Surrogate, frames: Tensor, data: Trajectories) -> float | None:
+    """Mean ``metrics.relative_divergence`` of the velocity in ``frames (N, T, C, *grid)``; None for a state without velocity."""
+    if "velocity" not in surrogate.fields:
+        return None
+    start = 0
+    for name, field in surrogate.fields.items():
+        if name == "velocity":
+            break
+        start += field.components
+    velocity = frames[:, :, start : start + field.components]
+    now = at_time(data.parameters, 0, 1)
+    coordinates = surrogate.problem.coordinates(now, velocity.shape[3:])
+    spacing = torch.stack([centres[:, 1] - centres[:, 0] for centres in coordinates.values()], 1)
+    return float(metrics.relative_divergence(velocity, spacing).mean())
 
 
 def evaluate(
@@ -167,6 +177,8 @@ def evaluate(
     summary["vrmse"] = sum(field["vrmse"] for field in own["fields"].values()) / len(own["fields"])
     summary["nmse_per_step"] = own["nmse_per_step"]
     summary["fields"] = own["fields"]
+    summary["divergence"] = divergence(surrogate, contenders[""].rollout, data)
+    summary["truth_divergence"] = divergence(surrogate, data.state[:, first:], data)
     summary["per_subset"] = {
         label: {
             prefix + key: value
@@ -211,7 +223,11 @@ def _concatenate(pieces: list[Trajectories]) -> Trajectories:
 
 
 def save_predictions(
-    path: Path, surrogate: Surrogate, contenders: Mapping[str, Predictions], parts: Mapping[str, Trajectories], shown: int = 6
+    path: Path,
+    surrogate: Surrogate,
+    contenders: Mapping[str, Predictions],
+    parts: Mapping[str, Trajectories],
+    shown: int = 6,
 ) -> None:
     """What the pictures are drawn from: the rollouts of a few cases (of every subset in turn) and the error curves of all.
 
@@ -241,6 +257,8 @@ def save_predictions(
 
 def _few_of_each(subsets: Sequence[str], count: int) -> list[int]:
     """The first cases of each subset in turn, ``count`` in all."""
-    by_subset = [[case for case, label in enumerate(subsets) if label == name] for name in sorted(set(subsets))]
+    by_subset = [
+        [case for case, label in enumerate(subsets) if label == name] for name in sorted(set(subsets))
+    ]
     turns = [case for turn in itertools.zip_longest(*by_subset) for case in turn if case is not None]
     return turns[:count]

@@ -134,7 +134,14 @@ class Trainer:
                 if position.step % 20 == 0 or position.step == 1:
                     self._check_finite(loss)
                     rate = self.optimizer.param_groups[0]["lr"]
-                    self.log({"step": position.step, "loss": float(loss), "gradient_norm": float(norm), "learning_rate": rate})
+                    self.log(
+                        {
+                            "step": position.step,
+                            "loss": float(loss),
+                            "gradient_norm": float(norm),
+                            "learning_rate": rate,
+                        }
+                    )
                 position.seconds += time.perf_counter() - started
                 fraction, stopping = self.world.agree([self.fraction(), float(stop())])
                 self.progress.advance(fraction - shown, f"step {position.step}, loss {float(loss):.4f}")
@@ -145,7 +152,9 @@ class Trainer:
                 if position.step % config.validate_every == 0 or fraction >= 1:
                     self._validate()
                     if self._patience_lost():
-                        self.progress.message(f"no improvement since step {position.best_step}: stopping early")
+                        self.progress.message(
+                            f"no improvement since step {position.best_step}: stopping early"
+                        )
                         break
                 if position.step % config.checkpoint.every_steps == 0:
                     self.save()
@@ -215,7 +224,10 @@ class Trainer:
         path = None
         if self.world.is_main:
             path = save_checkpoint(
-                self.directory / "checkpoints", self.position.step, self.state_dict(), self.config.checkpoint.keep
+                self.directory / "checkpoints",
+                self.position.step,
+                self.state_dict(),
+                self.config.checkpoint.keep,
             )
         self.world.barrier()
         return path

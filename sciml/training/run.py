@@ -21,7 +21,6 @@ import torch
 import yaml
 from torch import Tensor
 
-import sciml
 from sciml.datasets import field_statistics
 from sciml.errors import CheckpointError, ConfigError, DataError
 from sciml.operators import create_operator
@@ -36,8 +35,17 @@ from sciml.training.data import Part, Split, Trajectories, prepare, trajectories
 from sciml.training.log import MetricsLog
 from sciml.training.loop import Interrupted, Trainer
 from sciml.training.parallel import World, world
+from sciml.version import __version__
 
-FREE_TO_CHANGE = ("budget", "checkpoint", "device", "threads", "tensorboard", "data.workers", "data.directory")
+FREE_TO_CHANGE = (
+    "budget",
+    "checkpoint",
+    "device",
+    "threads",
+    "tensorboard",
+    "data.workers",
+    "data.directory",
+)
 """Configuration keys that a resumed run may change: they do not decide what a training step computes."""
 
 
@@ -81,7 +89,9 @@ def train(
         try:
             trainer.fit()
         except Interrupted:
-            progress.message(f"stopped at step {trainer.position.step}; go on with: sciml train --resume {directory}")
+            progress.message(
+                f"stopped at step {trainer.position.step}; go on with: sciml train --resume {directory}"
+            )
             raise
         trainer.save()
         seconds["train"] = trainer.position.seconds
@@ -177,12 +187,18 @@ def build_surrogate(config: TrainConfig, problem: Problem, part: Part, cases: Tr
     known = {field.name: field for field in problem.fields}
     for name in fields:
         if name not in known:
-            raise ConfigError(f"problem {problem.name!r} has no field {name!r}; data.fields may name {', '.join(known)}")
+            raise ConfigError(
+                f"problem {problem.name!r} has no field {name!r}; data.fields may name {', '.join(known)}"
+            )
     channels = sum(known[name].components for name in fields)
     steps = cases.state.shape[1] - 1
     intervals = cases.time.diff(dim=1)
     conditions = torch.stack(
-        [problem.conditions({k: v[:, t] for k, v in cases.parameters.items()}, intervals[:, t]) for t in range(steps)], 1
+        [
+            problem.conditions({k: v[:, t] for k, v in cases.parameters.items()}, intervals[:, t])
+            for t in range(steps)
+        ],
+        1,
     ).flatten(0, 1)
     statistics = field_statistics(part.files, fields, part.cases, _scaled(problem, known, fields))
     normaliser = Normaliser(
@@ -284,7 +300,9 @@ def unfinished_run(root: Path) -> Path | None:
     return next((run for run in runs if not (run / "summary.json").exists()), None)
 
 
-def _run_directory(config: TrainConfig, out: Path | str | None, resume: str | None) -> tuple[Path, Path | None]:
+def _run_directory(
+    config: TrainConfig, out: Path | str | None, resume: str | None
+) -> tuple[Path, Path | None]:
     """The directory of the run, and the checkpoint to go on from."""
     root = Path("runs") / config.problem / config.operator.name
     if resume == "auto":
@@ -296,13 +314,17 @@ def _run_directory(config: TrainConfig, out: Path | str | None, resume: str | No
     if resume is None:
         directory = Path(out) if out is not None else root / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         if (directory / "summary.json").exists() or checkpoints(directory / "checkpoints"):
-            raise ConfigError(f"{directory} holds a run already; choose another --out, or --resume {directory}")
+            raise ConfigError(
+                f"{directory} holds a run already; choose another --out, or --resume {directory}"
+            )
         return directory, None
     directory = Path(resume)
     stored = read_config(directory)
     found = checkpoints(directory / "checkpoints")
     if not found:
-        raise CheckpointError(f"{directory} holds no checkpoint to resume from; start it again with another --out")
+        raise CheckpointError(
+            f"{directory} holds no checkpoint to resume from; start it again with another --out"
+        )
     differences = [
         f"{key}: {theirs!r} in the run, {ours!r} now"
         for key, (theirs, ours) in _differences(stored.model_dump(), config.model_dump()).items()
@@ -332,7 +354,9 @@ def _open_run(directory: Path, config: TrainConfig, found: Path | None, progress
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(config.to_yaml())
     except OSError as error:
-        raise DataError(f"cannot write the run directory {directory}: {error.strerror}; choose another --out") from None
+        raise DataError(
+            f"cannot write the run directory {directory}: {error.strerror}; choose another --out"
+        ) from None
     write_json(directory / "env.json", environment())
     if found is None:
         progress.message(f"run: {directory}")
@@ -342,7 +366,7 @@ def environment() -> dict[str, Any]:
     """What a number of this run was produced with."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "sciml": sciml.__version__,
+        "sciml": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

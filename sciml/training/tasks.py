@@ -27,7 +27,9 @@ class UnrolledLoss(nn.Module):
             (Sanchez-Gonzalez et al. 2020).
     """
 
-    def __init__(self, surrogate: Surrogate, loss: Loss, *, pushforward: bool = False, noise: float = 0.0) -> None:
+    def __init__(
+        self, surrogate: Surrogate, loss: Loss, *, pushforward: bool = False, noise: float = 0.0
+    ) -> None:
         super().__init__()
         self.surrogate = surrogate
         self.loss = loss
@@ -55,7 +57,9 @@ class UnrolledLoss(nn.Module):
             window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
         return torch.stack(losses).mean()
 
-    def _with_noise(self, window: Tensor, parameters: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    def _with_noise(
+        self, window: Tensor, parameters: dict[str, Tensor], generator: torch.Generator
+    ) -> Tensor:
         column = (1, 1, -1, *(1,) * (window.ndim - 3))
         amplitude = self.surrogate.field_scales(parameters).to(window.device).unsqueeze(1)
         amplitude = amplitude.reshape(*amplitude.shape, *column[3:])

@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciml.errors import DataError
-from sciml.metrics import METRICS, PER_CHANNEL, all_metrics, max_error, mse, nmse, nrmse, relative_l2, vrmse
+from sciml.metrics import (
+    METRICS,
+    PER_CHANNEL,
+    all_metrics,
+    max_error,
+    mse,
+    nmse,
+    nrmse,
+    relative_divergence,
+    relative_l2,
+    vrmse,
+)
 
 GRIDS = [(7,), (5, 4), (3, 4, 2)]
 
@@ -143,3 +154,32 @@ def test_all_metrics():
     result = all_metrics(p, y)
     assert result.keys() == METRICS.keys()
     assert torch.equal(result["nmse"], nmse(p, y))
+
+
+class TestRelativeDivergence:
+    @staticmethod
+    def field(function, width=2.0, height=1.0, nx=16, ny=12):
+        x = (torch.arange(nx, dtype=torch.float64) + 0.5) / nx * width
+        y = (torch.arange(ny, dtype=torch.float64) + 0.5) / ny * height
+        velocity = torch.stack(function(*torch.meshgrid(x, y, indexing="ij")))
+        return velocity[None, None], torch.tensor([[width / nx, height / ny]], dtype=torch.float64)
+
+    def test_linear_flows(self):
+        # Central differences of linear fields are exact: strain is divergence-free, expansion is not.
+        strain = relative_divergence(*self.field(lambda x, y: (x + 3 * y, 2 * x - y)))
+        expansion = relative_divergence(*self.field(lambda x, y: (x, y)))
+        assert strain.shape == (1, 1)
+        assert strain.item() < 1e-12
+        assert expansion.item() == pytest.approx(math.sqrt(2))
+
+    def test_rest_units_and_transposition(self):
+        velocity, spacing = self.field(lambda x, y: (torch.sin(x * y), torch.cos(2 * x) + y))
+        value = relative_divergence(velocity, spacing)
+        assert relative_divergence(0 * velocity, spacing).item() == 0
+        torch.testing.assert_close(relative_divergence(100 * velocity, 1e-3 * spacing), value)
+        turned = relative_divergence(velocity.flip(2).mT, spacing.flip(1))
+        torch.testing.assert_close(turned, value)
+
+    def test_shapes_are_checked(self):
+        with pytest.raises(DataError, match="do not fit"):
+            relative_divergence(torch.zeros(1, 1, 2, 4, 4), torch.ones(1, 3))

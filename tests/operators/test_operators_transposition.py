@@ -1,7 +1,8 @@
 """Transpose the input and the weights: the output transposes. Swapped axes anywhere break it.
 
-The weights are transposed by what they mean, not by what the layer does with them: kernels by their last two axes,
-patch channels by their offsets, coordinates by their order, spectral weights through the full multiplier.
+The weights are transposed by what they mean, not by what the layer does with them: kernels by their last
+two axes, patch channels by their offsets, coordinates by their order, spectral weights through the full
+multiplier.
 """
 
 import copy
@@ -38,7 +39,9 @@ def patch_channels(channels: int, p: int, coordinates: int = 0) -> list[int]:
 
 def assert_transposes(operator, twin, x: Tensor, parameters: Tensor) -> None:
     y = operator(x, parameters=parameters)
-    torch.testing.assert_close(twin(x.mT, parameters=parameters), y.mT, rtol=0, atol=1e-10 * y.abs().max().item())
+    torch.testing.assert_close(
+        twin(x.mT, parameters=parameters), y.mT, rtol=0, atol=1e-10 * y.abs().max().item()
+    )
     # The check has teeth: without the transposed weights the outputs differ.
     assert (operator(x.mT, parameters=parameters) - y.mT).abs().max() > 1e-3 * y.abs().max()
 
@@ -50,7 +53,7 @@ def test_unet(p):
     with torch.no_grad():
         for parameter in twin.parameters():
             if parameter.ndim == 4:
-                parameter.copy_(parameter.mT)
+                parameter.copy_(parameter.mT.clone())
         twin.stem.weight.copy_(twin.stem.weight[:, patch_channels(2, p, coordinates=2)])
         twin.head.weight.copy_(twin.head.weight[patch_channels(3, p)])
         twin.head.bias.copy_(twin.head.bias[patch_channels(3, p)])
@@ -77,9 +80,8 @@ def full_multiplier(weight: Tensor, n_modes) -> dict[tuple[int, int], Tensor]:
 @pytest.mark.parametrize("p, padding", [(1, 0.0), (2, 0.3)])
 def test_fno(p, padding, block):
     def make(n_modes):
-        return FNO(
-            2, 3, n_parameters=2, hidden_channels=4, n_layers=2, n_modes=n_modes, patch_size=p, padding=padding, block=block
-        ).double()  # fmt: skip
+        sizes = {"hidden_channels": 4, "n_layers": 2, "n_modes": n_modes}
+        return FNO(2, 3, n_parameters=2, patch_size=p, padding=padding, block=block, **sizes).double()
 
     operator, twin = shaken(make((5, 3))), make((3, 5))
     state = {key: value for key, value in operator.state_dict().items() if "spectral" not in key}

@@ -15,8 +15,8 @@ class SpectralConv(nn.Module):
     ``neuraloperator``. On a grid with fewer frequencies than modes the weights of the lowest are used.
 
     The transform is normalised by 1/N forward, so a coefficient is an amplitude and does not depend on the
-    resolution. The weight is stored real, ``(*modes, in, out, 2)`` with rising frequency, and viewed as
-    complex in ``forward``: optimisers and sharding (FSDP2) do not mix real with complex parameters.
+    resolution. The weight is stored real, ``(*modes, in, out, 2)`` with rising frequency: optimisers and
+    sharding (FSDP2) do not mix real with complex parameters.
 
     Shapes: ``(B, in, *grid)`` to ``(B, out, *grid)``.
     """
@@ -34,7 +34,7 @@ class SpectralConv(nn.Module):
         dim = len(grid)
         dtype = torch.promote_types(x.dtype, torch.float32)  # there is no half-precision transform
         spectrum = torch.fft.rfft(x.to(dtype), dim=-1, norm="forward")
-        weight = torch.view_as_complex(self.weight.to(dtype))
+        weight = self.weight.to(dtype)
 
         half = min(last // 2 + 1, weight.shape[dim - 1])
         spectrum = spectrum[..., :half]
@@ -46,12 +46,23 @@ class SpectralConv(nn.Module):
             weight = weight.narrow(axis, m // 2 - kept // 2, kept)
 
         modes = tuple(range(2, 2 + dim))
-        product = spectrum.permute(*modes, 0, 1) @ weight
+        product = _complex_matmul(spectrum.permute(*modes, 0, 1), weight)
         spectrum = product.permute(dim, dim + 1, *range(dim))
 
         for axis, n in enumerate(grid[:-1]):
             spectrum = torch.fft.ifft(_fill_high(spectrum, n, 2 + axis), dim=2 + axis, norm="forward")
         return torch.fft.irfft(spectrum, n=last, dim=-1, norm="forward").to(x.dtype)
+
+
+def _complex_matmul(x: Tensor, weight: Tensor) -> Tensor:
+    """``x (*, B, in)`` complex times ``weight (*, in, out, 2)``, as ``Re(x) W + i Im(x) W``.
+
+    One product of real matrices, because a complex batched product on a CPU is a loop over single ones.
+    """
+    parts = torch.cat([x.real, x.imag], dim=-2) @ weight.flatten(-2)
+    products = torch.view_as_complex(parts.unflatten(-1, (-1, 2)))
+    batch = x.shape[-2]
+    return products[..., :batch, :] + 1j * products[..., batch:, :]
 
 
 def _keep_low(spectrum: Tensor, kept: int, axis: int) -> Tensor:

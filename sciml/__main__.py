@@ -1,0 +1,6 @@
+"""``python -m sciml`` is ``sciml``."""
+
+from sciml.cli.main import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

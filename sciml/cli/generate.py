@@ -1,0 +1,96 @@
+"""``sciml generate``: solve cases with the reference solver and write them to a data file."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sciml.cli import options
+from sciml.cli.console import print_json
+from sciml.cli.progress import RichProgress
+from sciml.errors import ConfigError
+
+NEEDS_ARGUMENTS = True
+EXAMPLES = """Examples:
+
+  sciml generate --problem cavity --cases 100 --out data/cavity.h5
+  sciml generate --problem cavity --subset geo --cases 24 --out data/geo.h5
+  sciml train --problem cavity --data data/*.h5
+
+The second of four jobs that make one set together:
+
+  sciml generate --problem cavity --cases 1000 --out part2.h5 --shard 2/4
+
+Stopped? The same command again goes on with the cases that are missing."""
+
+
+def generate(
+    problem: Annotated[
+        str,
+        typer.Option(
+            "--problem",
+            "-p",
+            help="What to solve: see 'sciml problems'.",
+            autocompletion=options.complete_problem,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The HDF5 file to write.")],
+    subset: Annotated[
+        str,
+        typer.Option(help="bc, prop, geo, or all (a mixture).", autocompletion=options.complete_subset),
+    ] = "all",
+    cases: Annotated[int, typer.Option(min=1, help="Number of cases, over all shards.")] = 100,
+    resolution: Annotated[int, typer.Option(min=8, help="Cells along each side.")] = 64,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of each case, the initial state included.")] = 21,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Make only the I-th of N files (I from 1 to N).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that solve; default: one a core.", show_default=False)
+    ] = None,
+    device: Annotated[options.Device, typer.Option(help="Where to solve.")] = options.Device.cpu,
+    json: options.Json = False,
+) -> None:
+    """Solve cases with the reference solver and write a data file."""
+    part = parse_shard(shard)
+    from sciml.problems import get_problem
+    from sciml.problems.generate import generate as run
+
+    chosen = device.value
+    if chosen == "auto":
+        import torch
+
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    with RichProgress() as progress:
+        written = run(
+            get_problem(problem),
+            out,
+            subset=subset,
+            cases=cases,
+            resolution=resolution,
+            frames=frames,
+            seed=seed,
+            shard=part,
+            workers=workers or os.cpu_count() or 1,
+            device=chosen,
+            progress=progress,
+        )
+        size = written.stat().st_size
+        progress.message(f"wrote {written} ({size / 1e6:.1f} MB); look at it with: sciml info {written}")
+    if json:
+        print_json({"file": str(written), "bytes": size})
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """``"2/4"`` to ``(2, 4)``; None is the whole. Raises ConfigError for anything else."""
+    if text is None:
+        return 1, 1
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise ConfigError(f"--shard is {text!r}; expected I/N, e.g. 2/4") from None
+    if not 1 <= index <= count:
+        raise ConfigError(f"--shard is {text!r}; expected I/N with 1 <= I <= N")
+    return index, count

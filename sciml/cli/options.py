@@ -1,0 +1,69 @@
+"""Options that several commands share, and the names that the shell completes."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Written out, because the registries import torch and a TAB must answer at once; a test compares them.
+PROBLEMS = ("cavity",)
+OPERATORS = ("deeponet", "fno", "unet")
+SUBSETS = ("all", "bc", "geo", "prop")
+DATA_SUFFIXES = (".h5", ".hdf5", ".hdf")
+
+
+class Device(str, Enum):
+    """Where to compute; ``auto`` takes CUDA when there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Split(str, Enum):
+    """How cases are held out."""
+
+    random = "random"
+    extrapolate = "extrapolate"
+
+
+def complete_problem(incomplete: str) -> list[str]:
+    """Names of problems for the shell."""
+    return [name for name in PROBLEMS if name.startswith(incomplete)]
+
+
+def complete_operator(incomplete: str) -> list[str]:
+    """Names of operators for the shell."""
+    return [name for name in OPERATORS if name.startswith(incomplete)]
+
+
+def complete_subset(incomplete: str) -> list[str]:
+    """Names of subsets for the shell."""
+    return [name for name in SUBSETS if name.startswith(incomplete)]
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Machine-readable result on stdout; the rest goes to stderr.")
+]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data", metavar="FILE", help="Data file; give several, or a shell pattern: --data data/*.h5."
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as 'sciml train' names it.")]
+
+
+def split_positionals(words: list[str] | None, data: list[Path] | None) -> tuple[list[str], list[Path]]:
+    """Overrides and data files: the shell turns ``--data *.h5`` into one option and loose words, which are
+    files too.
+    """
+    overrides, files = [], list(data or [])
+    for word in words or []:
+        is_file = files and "=" not in word and (word.lower().endswith(DATA_SUFFIXES) or Path(word).is_file())
+        if is_file:
+            files.append(Path(word))
+        else:
+            overrides.append(word)
+    return overrides, files

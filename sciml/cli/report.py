@@ -1,0 +1,74 @@
+"""The table of a run: the operator beside what needs no learning, over all held-out cases and by subset."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+from sciml.cli.console import make_table
+
+COLUMNS = (
+    ("one-step\nNMSE", "nmse"),
+    ("one-step\nVRMSE", "vrmse"),
+    ("rollout\nmean", "rollout_mean"),
+    ("rollout\nlast", "rollout_last"),
+    ("worst\nlast", "rollout_worst_last"),
+)
+CONTENDERS = (("", ""), ("look-up", "lookup_"), ("persistence", "persistence_"))
+
+
+def results_table(operator: str, test: Mapping[str, Any]) -> "Table":
+    """A rich table of a ``test`` entry: one row for each contender over all cases, then for each subset."""
+    rows = list(_rows(operator, "all", test))
+    for subset, values in (test.get("per_subset") or {}).items():
+        rows += _rows(operator, subset, values)
+    title = "Held-out cases; rollouts: relative L2; less is better\n"
+    # A column that nobody fills would only take room.
+    used = [n for n in range(2 + len(COLUMNS)) if n < 2 or any(row[n] != "–" for row in rows)]
+    headings = ["cases", "method", *(heading for heading, _ in COLUMNS)]
+    shown = [[row[n] for n in used] for row in rows]
+    return make_table([headings[n] for n in used], shown, title, numbers_from=2)
+
+
+def _rows(operator: str, subset: str, values: Mapping[str, Any]) -> Iterator[list[str]]:
+    head = f"{subset} ({values['cases']})" if "cases" in values else subset
+    for label, prefix in CONTENDERS:
+        numbers = [_value(values, prefix, key) for _, key in COLUMNS]
+        if any(number is not None for number in numbers):
+            cells = ("–" if number is None else f"{number:.3g}" for number in numbers)
+            yield [head, label or operator, *cells]
+            head = ""
+
+
+def _value(values: Mapping[str, Any], prefix: str, key: str) -> float | None:
+    found = values.get(prefix + key)
+    if found is None and key in ("rollout_mean", "rollout_last"):
+        # The curve itself is always there: its mean and its end need no entry of their own.
+        curve = values.get(f"{prefix}rollout_relative_l2")
+        if curve:
+            found = sum(curve) / len(curve) if key == "rollout_mean" else curve[-1]
+    return None if found is None else float(found)
+
+
+def operator_name(run: Path) -> str:
+    """The operator's name from a run's ``summary.json``, or just "operator"."""
+    try:
+        return str(json.loads((run / "summary.json").read_text(encoding="utf-8"))["operator"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "operator"
+
+
+def timing(seconds: Mapping[str, float]) -> str:
+    """``"generate 28 s, train 240 s, evaluate 9 s"``."""
+    return ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+
+
+def next_steps(directory: Path) -> str:
+    """What to do with a finished run, to copy and paste."""
+    return f"""Next:
+  python -c "import sciml; print(sciml.load('{directory}'))"      your own code: surrogate.step, .rollout
+  sciml plot {directory}
+  sciml predict {directory} --input cases.h5 --out predicted.h5"""

@@ -1,0 +1,181 @@
+"""``sciml train``: the main job, end to end."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sciml.cli import options
+from sciml.cli.console import console, is_main_process, print_json, say
+from sciml.cli.progress import RichProgress
+from sciml.cli.report import next_steps, results_table, timing
+from sciml.errors import ConfigError, SciMLError, did_you_mean
+
+NEEDS_ARGUMENTS = True
+EXAMPLES = """Examples (no data needed: they generate a small set first, and keep it):
+
+  sciml train --problem cavity
+  sciml train --problem cavity --operator fno --time-limit 10
+  sciml train --problem cavity batch_size=32 optimizer.learning_rate=1e-3
+  sciml train --problem cavity --split extrapolate
+
+Your own files, your own configuration, going on after Ctrl-C, two processes:
+
+  sciml train --problem cavity --data data/*.h5 --out runs/mine
+  sciml train --problem cavity --print-config > mine.yaml
+  sciml train --config mine.yaml
+  sciml train --resume runs/cavity/unet/RUN
+  torchrun --nproc-per-node 2 -m sciml train --problem cavity"""
+
+
+def train(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Any key of the configuration, e.g. batch_size=32.",
+            show_default=False,
+        ),
+    ] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option(
+            "--problem",
+            "-p",
+            help="What to learn: see 'sciml problems'.",
+            autocompletion=options.complete_problem,
+        ),
+    ] = None,
+    operator: Annotated[
+        str | None,
+        typer.Option(
+            help="unet, fno or deeponet.", autocompletion=options.complete_operator, show_default=False
+        ),
+    ] = None,
+    data: options.Data = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, see --print-config.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="auto|PATH", help="Go on with a run: this one, or the newest unfinished one."),
+    ] = None,
+    device: Annotated[
+        options.Device | None, typer.Option(help="Where to train.", show_default="auto")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of weights and batches.", show_default="0")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many passes over the data.")
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="MINUTES", help="Minutes of training, without generation and evaluation."),
+    ] = None,
+    split: Annotated[
+        options.Split | None, typer.Option(help="How test cases are held out.", show_default="random")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Run directory.", show_default="runs/PROBLEM/OPERATOR/TIME"
+        ),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw pictures at the end.")] = True,
+    json: options.Json = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the resolved configuration as YAML and stop.")
+    ] = False,
+) -> None:
+    """Train a surrogate and evaluate it on cases it never saw.
+
+    Without --data a small set is generated first and kept for the next run. It ends with a table of the
+    operator against persistence and look-up, pictures, and a directory that sciml.load opens.
+    """
+    words, files = options.split_positionals(overrides, data)
+    flags = _flags(device, seed, epochs, time_limit, split, files)
+    file = config
+    if file is None and resume not in (None, "auto") and (Path(str(resume)) / "config.yaml").is_file():
+        # 'sciml train --resume RUN' alone goes on with what the run was started with.
+        file = Path(str(resume)) / "config.yaml"
+    resolved = _resolve(problem, operator, file, words, flags)
+    if print_config:
+        print(resolved.to_yaml(), end="")
+        return
+    from sciml.training import train as run
+
+    with RichProgress() as progress:
+        result = run(resolved, out, resume, progress)
+        drawn = _figures(result.directory, progress) if figures and is_main_process() else []
+    if not is_main_process():
+        return
+    summary, directory = result.summary, result.directory
+    table = results_table(str(summary.get("operator", "operator")), summary.get("test", {}))
+    console(stderr=json).print(table)
+    lines = [f"run        {directory}", f"surrogate  {directory / 'surrogate'}"]
+    if drawn:
+        lines.append(f"pictures   {directory / 'figures'}")
+    lines += [f"time       {timing(summary.get('seconds', {}))}", "", next_steps(directory)]
+    if json:
+        say("\n".join(lines))
+        print_json({"directory": str(directory), **summary, "figures": [str(path) for path in drawn]})
+    else:
+        print("\n".join(["", *lines]))
+
+
+def _flags(
+    device: options.Device | None,
+    seed: int | None,
+    epochs: int | None,
+    time_limit: float | None,
+    split: options.Split | None,
+    files: list[Path],
+) -> dict[str, Any]:
+    """The flags that were given, in the shape of the configuration."""
+    budget = {"epochs": epochs, "minutes": time_limit}
+    data = {"split": split.value if split else None, "files": [str(file) for file in files] or None}
+    flags = {
+        "device": device.value if device else None,
+        "seed": seed,
+        "budget": _given(budget),
+        "data": _given(data),
+    }
+    return {name: value for name, value in _given(flags).items() if value != {}}
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _resolve(
+    problem: str | None, operator: str | None, file: Path | None, overrides: list[str], flags: dict[str, Any]
+) -> Any:
+    from sciml.training.config import load_yaml, resolve_config
+
+    if problem is None and file is not None:
+        problem = load_yaml(file).get("problem")
+    if problem is None:
+        names = ", ".join(options.PROBLEMS)
+        raise ConfigError(
+            f"what should be trained? Give --problem ({names}), or --config with a file that names it"
+        )
+    resolved = resolve_config(problem, operator, file, overrides, flags)
+    from sciml.operators import OPERATORS
+
+    # Here and not when the network is built, which is after minutes of generation.
+    if resolved.operator.name not in OPERATORS:
+        known = did_you_mean(resolved.operator.name, OPERATORS)
+        raise ConfigError(f"unknown operator {resolved.operator.name!r}{known}")
+    return resolved
+
+
+def _figures(directory: Path, progress: RichProgress) -> list[Path]:
+    """The pictures of the run. A picture that cannot be drawn must not cost the results of a training."""
+    from sciml.plotting import run_figures
+
+    try:
+        return run_figures(directory, progress)
+    except (SciMLError, OSError) as error:
+        progress.message(f"warning: no pictures: {error}")
+        return []

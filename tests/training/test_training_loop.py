@@ -1,0 +1,349 @@
+"""Tasks, losses and the loop: what a step computes, exact resume, clean stops."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_config
+
+from sciml.errors import CheckpointError, ConfigError, DataError, SolverError
+from sciml.problems import get_problem
+from sciml.progress import Progress
+from sciml.surrogate import load
+from sciml.training import make_config, train
+from sciml.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from sciml.training.data import prepare, trajectories
+from sciml.training.loop import Interrupted, shuffled_batch, step_generator
+from sciml.training.losses import LOSSES, relative_l2
+from sciml.training.run import build_surrogate
+from sciml.training.tasks import UnrolledLoss, transition
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load(run).state_dict()
+
+
+def equal(a: Path, b: Path) -> bool:
+    left, right = weights(a), weights(b)
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+@pytest.fixture(scope="module")
+def straight(cavity_file, tmp_path_factory):
+    """An uninterrupted run of eight steps with averaged weights and input noise."""
+    config = make_config(tiny_config(cavity_file, optimizer={"ema": 0.9}, task={"noise": 0.1}))
+    return train(config, tmp_path_factory.mktemp("runs") / "straight")
+
+
+# ------------------------------------------------------------------------------------------------------ losses and task
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_vanish_only_at_the_target(name):
+    y = torch.randn(3, 3, 8, 8, dtype=torch.float64)
+    loss = LOSSES[name]
+    assert float(loss(y, y, [2, 1])) < 1e-5
+    assert float(loss(y + 0.1, y, [2, 1])) > 1e-3
+    if name in ("relative_l2", "nmse"):
+        torch.testing.assert_close(loss(5 * y + 5, 5 * y, [2, 1]), loss(y + 1, y, [2, 1]))
+
+
+def test_relative_l2_weighs_fields_equally():
+    y = torch.ones(1, 3, 4, 4, dtype=torch.float64)
+    p = y.clone()
+    p[:, 2] = 1.5  # pressure off by half, velocity exact
+    assert math.isclose(float(relative_l2(p, y, [2, 1])), 0.25, rel_tol=1e-5)
+
+
+@pytest.fixture
+def setting(cavity_file):
+    config = make_config(tiny_config(cavity_file))
+    problem = get_problem("cavity")
+    split = prepare(config.data, problem, "cpu", Progress())
+    surrogate = build_surrogate(config, problem, split.train, trajectories(split.train, ["velocity"]))
+    with torch.no_grad():
+        for parameter in surrogate.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=step_generator(0, 0)))
+    return config, split, surrogate
+
+
+def test_unrolled_loss_is_the_mean_over_the_models_own_steps(setting):
+    _, split, surrogate = setting
+    batch = split.train.windows(["velocity"], 1, 3).__getitems__([0, 5, 9])
+    loss = UnrolledLoss(surrogate, relative_l2)(batch, step_generator(0, 0))
+    state, errors = batch["state"][:, 0], []
+    for index in range(3):
+        parameters, interval = transition(surrogate, batch, index)
+        state = surrogate(state.unsqueeze(1), parameters, interval)
+        target, scale = batch["state"][:, index + 1], parameters["lid_velocity"].reshape(-1, 1, 1, 1)
+        errors.append(relative_l2((state / scale).float(), (target / scale).float(), [2]))
+    torch.testing.assert_close(loss, torch.stack(errors).mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_pushforward_differentiates_the_last_step_only(setting):
+    _, split, surrogate = setting
+    batch = split.train.windows(["velocity"], 1, 2).__getitems__([0, 5])
+    loss = UnrolledLoss(surrogate, relative_l2, pushforward=True)(batch, step_generator(0, 0))
+    with torch.no_grad():
+        first = surrogate(batch["state"][:, :1], *transition(surrogate, batch, 0))
+    again = {
+        "state": torch.stack([first, batch["state"][:, 2]], 1),
+        "parameters": batch["parameters"][:, 1:],
+        "time": batch["time"][:, 1:],
+    }
+    single = UnrolledLoss(surrogate, relative_l2)(again, step_generator(0, 0))
+    torch.testing.assert_close(loss, single)
+    a = torch.autograd.grad(loss, list(surrogate.parameters()))
+    b = torch.autograd.grad(single, list(surrogate.parameters()))
+    assert all(torch.allclose(x, y, atol=1e-6) for x, y in zip(a, b, strict=True))
+
+
+def test_noise_has_the_stated_size(setting):
+    _, split, surrogate = setting
+    batch = split.train.windows(["velocity"], 1, 1).__getitems__(list(range(20)))
+    task = UnrolledLoss(surrogate, relative_l2, noise=0.5)
+    parameters, _ = transition(surrogate, batch, 0)
+    noisy = task._with_noise(batch["state"][:, :1], parameters, step_generator(0, 1))
+    scaled = (noisy - batch["state"][:, :1]) / parameters["lid_velocity"].reshape(-1, 1, 1, 1, 1)
+    expected = 0.5 * surrogate.normaliser.increment_std
+    torch.testing.assert_close(scaled.std((0, 1, 3, 4)).float(), expected, rtol=0.05, atol=0)
+
+
+def test_normaliser_standardises_scaled_fields_of_the_train_split(setting):
+    _, split, surrogate = setting
+    cases = trajectories(split.train, ["velocity"])
+    lid = cases.parameters["lid_velocity"][:, :1].reshape(-1, 1, 1, 1, 1)
+    scaled = cases.state.double() / lid
+    torch.testing.assert_close(surrogate.normaliser.std.double(), scaled.std((0, 1, 3, 4), correction=0), rtol=1e-5, atol=0)
+    increments = scaled.diff(dim=1).std((0, 1, 3, 4), correction=0)
+    torch.testing.assert_close(surrogate.normaliser.increment_std.double(), increments, rtol=1e-5, atol=0)
+
+
+def test_an_epoch_visits_every_window_once():
+    steps = [shuffled_batch(50, 10, step, seed=1) for step in range(10)]
+    assert sorted(sum(steps[:5], [])) == list(range(50)) == sorted(sum(steps[5:], []))
+    assert steps[:5] != steps[5:] and steps[0] == shuffled_batch(50, 10, 0, seed=1)
+    assert sorted(sum((shuffled_batch(7, 3, step, 0) for step in range(7)), [])) == sorted(3 * list(range(7)))
+
+
+# ------------------------------------------------------------------------------------------------------ runs and resume
+
+
+def test_run_directory_and_summary(straight):
+    assert {p.name for p in straight.directory.iterdir()} >= {
+        "config.yaml", "env.json", "metrics.jsonl", "checkpoints", "surrogate", "summary.json", "predictions.npz",
+    }
+    summary = json.loads((straight.directory / "summary.json").read_text())
+    assert {"operator", "n_parameters", "test", "seconds"} <= summary.keys()
+    wanted = {"nmse", "persistence_nmse", "lookup_nmse", "vrmse", "rollout_relative_l2", "persistence_rollout_relative_l2", "divergence"}
+    assert wanted <= summary["test"].keys() and len(summary["test"]["rollout_relative_l2"]) == 4
+    lines = [json.loads(line) for line in (straight.directory / "metrics.jsonl").read_text().splitlines()]
+    assert any("loss" in line for line in lines) and any("validation_nmse" in line for line in lines)
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 6])
+def test_resume_is_exact(cavity_file, straight, tmp_path, stop_at, monkeypatch):
+    values = tiny_config(cavity_file, optimizer={"ema": 0.9}, task={"noise": 0.1})
+    interrupt_at(monkeypatch, stop_at)
+    with pytest.raises(Interrupted):
+        train(make_config(values), tmp_path / "run")
+    monkeypatch.undo()
+    assert checkpoints(tmp_path / "run" / "checkpoints")
+    train(make_config(values), resume=str(tmp_path / "run"))
+    assert equal(straight.directory, tmp_path / "run")
+
+
+def interrupt_at(monkeypatch, step):
+    """Send this process a SIGINT during the given training step."""
+    from sciml.training.loop import Trainer
+
+    one_step = Trainer.one_step
+
+    def interrupting(self, fraction):
+        if self.position.step == step - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return one_step(self, fraction)
+
+    monkeypatch.setattr(Trainer, "one_step", interrupting)
+
+
+def run_script(text: str, *launcher: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *launcher, text] if launcher else [sys.executable, "-c", text],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+def test_kill_in_the_middle_of_a_checkpoint_write_loses_nothing(cavity_file, straight, tmp_path):
+    values = tiny_config(cavity_file, optimizer={"ema": 0.9}, task={"noise": 0.1})
+    script = textwrap.dedent(
+        f"""
+        import os, signal, torch
+        from sciml.training import checkpoint, make_config, train
+        torch.set_num_threads(1)
+        save = torch.save
+        def dying(state, stream):
+            if state["position"]["step"] == 8:
+                stream.write(b"half a checkpoint")
+                stream.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            save(state, stream)
+        torch.save = dying
+        train(make_config({values!r}), {str(tmp_path / "run")!r})
+        """
+    )
+    assert run_script(script).returncode == -signal.SIGKILL
+    folder = tmp_path / "run" / "checkpoints"
+    assert [p.name for p in checkpoints(folder)] == ["step_00000004"] and list(folder.glob("*.tmp"))
+    train(make_config(values), resume=str(tmp_path / "run"))
+    assert equal(straight.directory, tmp_path / "run") and not list(folder.glob("*.tmp"))
+
+
+def test_two_ranks_train_and_resume_exactly(cavity_file, tmp_path):
+    values = tiny_config(cavity_file)
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys, torch
+            from sciml.training import make_config, train
+            from sciml.training.config import merge
+            from sciml.training.loop import Trainer
+            torch.set_num_threads(1)
+            if __name__ == "__main__":
+                name, stop = sys.argv[1], int(sys.argv[2])
+                fit = Trainer.fit
+                if stop:
+                    # A run that dies after its checkpoint of step 4.
+                    one_step = Trainer.one_step
+                    def dying(self, fraction):
+                        if self.position.step == stop:
+                            raise SystemExit(7)
+                        return one_step(self, fraction)
+                    Trainer.one_step = dying
+                out = {str(tmp_path)!r} + "/" + name
+                train(make_config({values!r}), out, resume="auto")
+            """
+        )
+    )
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611", str(script)]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *launch, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        )
+
+    done = run("two", "0")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert run("stopped", "6").returncode != 0
+    assert [p.name for p in checkpoints(tmp_path / "stopped" / "checkpoints")] == ["step_00000004"]
+    resumed = run("stopped", "0")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert equal(tmp_path / "two", tmp_path / "stopped")
+    one = train(make_config(values), tmp_path / "one")
+    a, b = weights(one.directory), weights(tmp_path / "two")
+    worst = max(float((a[k] - b[k]).abs().max()) for k in a)
+    assert worst < 2e-3, "two ranks average to the same steps as one process, up to the order of sums"
+
+
+def test_early_stopping_keeps_the_best_weights(cavity_file, tmp_path):
+    values = tiny_config(
+        cavity_file, budget={"steps": 200, "patience": 1}, validate_every=2, optimizer={"learning_rate": 0.5}
+    )
+    run = train(make_config(values), tmp_path / "run")
+    assert run.summary["steps"] < 200
+    state = load_checkpoint(checkpoints(run.directory / "checkpoints")[-1])
+    assert state["position"]["best_step"] < run.summary["steps"] and len(state["best"]) > 0
+
+
+def test_time_budget_anneals_and_ends(cavity_file, tmp_path):
+    values = tiny_config(cavity_file, budget={"steps": None, "minutes": 0.05})
+    values["budget"] = {"minutes": 0.05}
+    run = train(make_config(values), tmp_path / "run")
+    assert 2.5 < run.summary["seconds"]["train"] < 10
+    lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["step"] == 1
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_resume_with_another_configuration_is_refused(cavity_file, straight):
+    values = tiny_config(cavity_file, optimizer={"ema": 0.9}, task={"noise": 0.1}, batch_size=2)
+    with pytest.raises(CheckpointError, match="batch_size: 4 in the run, 2 now"):
+        train(make_config(values), resume=str(straight.directory))
+
+
+def test_a_finished_run_is_not_overwritten(cavity_file, straight):
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(make_config(tiny_config(cavity_file)), straight.directory)
+
+
+def test_resume_of_nothing(tmp_path):
+    with pytest.raises(CheckpointError, match="not a run directory"):
+        train(make_config({}), resume=str(tmp_path))
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    path = save_checkpoint(tmp_path, 3, {"a": torch.ones(1000)})
+    (path / "state.pt").write_bytes((path / "state.pt").read_bytes()[:700])
+    with pytest.raises(CheckpointError, match="step_00000003 is damaged"):
+        load_checkpoint(path)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    for step in range(5):
+        save_checkpoint(tmp_path, step, {"a": torch.ones(1)}, keep=2)
+    assert [p.name for p in checkpoints(tmp_path)] == ["step_00000003", "step_00000004"]
+
+
+def test_diverged_training_says_so(cavity_file, tmp_path, monkeypatch):
+    monkeypatch.setitem(LOSSES, "mse", lambda p, y, groups: (p * math.nan).sum())
+    with pytest.raises(SolverError, match=r"diverged.*learning_rate"):
+        train(make_config(tiny_config(cavity_file, task={"loss": "mse"})), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"operator": {"name": "unett"}}, ConfigError, "did you mean 'unet'"),
+        ({"operator": {"name": "unet", "hiden_channels": 3}}, ConfigError, "did you mean 'hidden_channels'"),
+        ({"data": {"fields": ["vorticity"]}}, (ConfigError, DataError), "vorticity"),
+        ({"task": {"unroll": 9}}, DataError, "no window of 1"),
+        ({"tensorboard": True}, None, ""),
+    ],
+)
+def test_bad_choices(cavity_file, tmp_path, changes, error, message):
+    if error is None:
+        pytest.importorskip("tensorboard", reason="extra [log] is not installed")
+        return
+    with pytest.raises(error, match=message):
+        train(make_config(tiny_config(cavity_file, **changes)), tmp_path / "run")
+
+
+def test_missing_data_file(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.h5"):
+        train(make_config(tiny_config(Path("nowhere.h5"))), tmp_path / "run")
+
+
+def test_unwritable_run_directory(cavity_file, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot write the run directory"):
+        train(make_config(tiny_config(cavity_file)), tmp_path / "file" / "run")
+
+
+def test_cuda_that_is_not_there(cavity_file, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        train(make_config(tiny_config(cavity_file, device="cuda")), tmp_path / "run")
