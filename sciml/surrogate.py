@@ -205,6 +205,7 @@ class Surrogate(nn.Module):
                 )
             state = torch.cat([torch.as_tensor(state[name]) for name in self.fields], -self.problem.dim - 1)
         state = torch.as_tensor(state, dtype=torch.float32)
+        given = tuple(state.shape)
         expected = f"(batch, {self.channels}, *grid)"
         if self.history > 1:
             expected = f"(batch, {self.history}, {self.channels}, *grid)"
@@ -212,7 +213,7 @@ class Surrogate(nn.Module):
             state = state.unsqueeze(1)
         if state.ndim != self.problem.dim + 3 or tuple(state.shape[1:3]) != (self.history, self.channels):
             raise DataError(
-                f"the state has shape {tuple(state.shape)}; expected {expected} with the channels of "
+                f"the state has shape {given}; expected {expected} with the channels of "
                 f"{', '.join(f'{field.name} ({field.components})' for field in self.fields.values())}"
             )
         if not torch.isfinite(state).all():

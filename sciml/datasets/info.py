@@ -1,22 +1,17 @@
 """What a data-set file says about itself: fields, units, parameters, grid, boundaries, origin."""
 
 import dataclasses
-import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sciml.errors import DataError, did_you_mean
+from sciml.version import __version__
 
 SCHEMA = "sciml/1"
 AXES = ("x", "y", "z")
 BOUNDARY_KINDS = ("wall", "moving_wall", "inlet", "outlet", "periodic")
-
-
-def package_version() -> str:
-    """The installed sciml's version (without its root module, which leads up to the surrogate)."""
-    return importlib.metadata.version("sciml")
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class DatasetInfo:
     boundary_parameters: Mapping[str, str] = field(default_factory=dict)
     solver: str = ""
     seed: int | None = None
-    version: str = field(default_factory=package_version)
+    version: str = __version__
     extra: Mapping[str, Any] = field(default_factory=dict)
     schema: str = SCHEMA
 

@@ -5,7 +5,6 @@ import inspect
 import json
 import os
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -119,7 +118,7 @@ class Operator(nn.Module):
         save_file(tensors, aside, metadata={"format": "pt"})
         os.replace(aside, directory / WEIGHTS_FILE)
         text = json.dumps(
-            {"operator": self.name, "config": self.config, "sciml_version": version("sciml")}, indent=2
+            {"operator": self.name, "config": self.config, "sciml_version": __version__}, indent=2
         )
         aside = directory / f".{CONFIG_FILE}.{os.getpid()}"
         aside.write_text(text + "\n", encoding="utf-8")

@@ -112,35 +112,45 @@ def _scales(surrogate: Surrogate, data: Trajectories, transitions: int | None = 
     return stacked.reshape(*stacked.shape, *(1,) * (data.state.ndim - 3))
 
 
-def score(surrogate: Surrogate, predictions: Predictions, data: Trajectories) -> dict[str, Any]:
-    """Errors of predictions: per case and time, and their means."""
-    target = data.state[:, first_target(surrogate) :]
-    relative = metrics.relative_l2(predictions.rollout, target)
-    step_nmse = metrics.nmse(predictions.one_step, target)
-    fields: dict[str, Any] = {}
+@dataclass(frozen=True)
+class Scores:
+    """Errors ``(cases, frames)``: one-step NMSE and VRMSE (mean over channels), rollout relative L2."""
+
+    nmse: Tensor
+    vrmse: Tensor
+    relative_l2: Tensor
+
+    def summary(self, cases: Tensor | slice = slice(None)) -> dict[str, float]:
+        """Means over the chosen cases and all frames, at the last frame, and the worst case at the last frame."""
+        rollout = self.relative_l2[cases]
+        return {
+            "nmse": float(self.nmse[cases].mean()),
+            "vrmse": float(self.vrmse[cases].mean()),
+            "rollout_mean": float(rollout.mean()),
+            "rollout_last": float(rollout[:, -1].mean()),
+            "rollout_worst_last": float(rollout[:, -1].max()),
+        }
+
+
+def score(predictions: Predictions, target: Tensor) -> Scores:
+    """Errors of predictions against the true frames ``(N, T, C, *grid)``."""
+    return Scores(
+        nmse=metrics.nmse(predictions.one_step, target),
+        vrmse=metrics.vrmse(predictions.one_step, target).mean(2),
+        relative_l2=metrics.relative_l2(predictions.rollout, target),
+    )
+
+
+def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
+    """Every measure of ``sciml.metrics`` for each field by itself, one step ahead: means, and the largest error anywhere."""
+    errors = {}
     start = 0
     for name, field in surrogate.fields.items():
         channels = slice(start, start + field.components)
         start += field.components
-        p, y = predictions.one_step[:, :, channels], target[:, :, channels]
-        fields[name] = {
-            "mse": float(metrics.mse(p, y).mean()),
-            "mae": float(metrics.mae(p, y).mean()),
-            "vrmse": float(metrics.vrmse(p, y).mean()),
-            "nrmse": float(metrics.nrmse(p, y).mean()),
-            "max_error": float(metrics.max_error(p, y).max()),
-        }
-    return {
-        "nmse": float(step_nmse.mean()),
-        "nmse_per_step": step_nmse.mean(0).tolist(),
-        "rollout_relative_l2": relative.mean(0).tolist(),
-        "rollout_mean": float(relative.mean()),
-        "rollout_last": float(relative[:, -1].mean()),
-        "rollout_worst_last": float(relative[:, -1].max()),
-        "fields": fields,
-        "_relative": relative,
-        "_nmse": step_nmse,
-    }
+        measured = metrics.all_metrics(prediction[:, :, channels], target[:, :, channels])
+        errors[name] = {key: float(value.max() if key == "max_error" else value.mean()) for key, value in measured.items()}
+    return errors
 
 
 def divergence(surrogate: Surrogate, frames: Tensor, data: Trajectories) -> float | None:
@@ -168,38 +178,25 @@ def evaluate(
     contenders = {"": predict(surrogate, data), "persistence_": persistence(data, first)}
     if train is not None and train.state.shape[1] >= data.state.shape[1]:
         contenders["lookup_"] = lookup(surrogate, train, data, first)
-    scores = {prefix: score(surrogate, made, data) for prefix, made in contenders.items()}
-    own = scores[""]
-    summary: dict[str, Any] = {"cases": len(data.state), "frames": int(data.state.shape[1])}
-    for prefix, values in scores.items():
-        for key in ("nmse", "rollout_relative_l2", "rollout_mean", "rollout_last", "rollout_worst_last"):
-            summary[prefix + key] = values[key]
-    summary["vrmse"] = sum(field["vrmse"] for field in own["fields"].values()) / len(own["fields"])
-    summary["nmse_per_step"] = own["nmse_per_step"]
-    summary["fields"] = own["fields"]
+    target = data.state[:, first:]
+    scores = {prefix: score(made, target) for prefix, made in contenders.items()}
+
+    def table(cases: Tensor | slice = slice(None)) -> dict[str, float]:
+        return {prefix + key: value for prefix, own in scores.items() for key, value in own.summary(cases).items()}
+
+    summary: dict[str, Any] = {"cases": len(data.state), "frames": int(data.state.shape[1]), **table()}
+    for prefix, own in scores.items():
+        summary[f"{prefix}rollout_relative_l2"] = own.relative_l2.mean(0).tolist()
+        summary[f"{prefix}nmse_per_step"] = own.nmse.mean(0).tolist()
     summary["divergence"] = divergence(surrogate, contenders[""].rollout, data)
-    summary["truth_divergence"] = divergence(surrogate, data.state[:, first:], data)
+    summary["truth_divergence"] = divergence(surrogate, target, data)
+    summary["fields"] = field_errors(surrogate, contenders[""].one_step, target)
+    labels = np.array(data.subsets)
     summary["per_subset"] = {
-        label: {
-            prefix + key: value
-            for prefix, values in scores.items()
-            for key, value in _subset(values, [s == label for s in data.subsets]).items()
-        }
-        for label in sorted(set(data.subsets))
+        str(label): {"cases": int((labels == label).sum()), **table(torch.from_numpy(labels == label))}
+        for label in np.unique(labels)
     }
     return summary, contenders
-
-
-def _subset(values: Mapping[str, Any], chosen: list[bool]) -> dict[str, float]:
-    mask = torch.tensor(chosen)
-    relative, step = values["_relative"][mask], values["_nmse"][mask]
-    return {
-        "cases": int(mask.sum()),
-        "nmse": float(step.mean()),
-        "rollout_mean": float(relative.mean()),
-        "rollout_last": float(relative[:, -1].mean()),
-        "rollout_worst_last": float(relative[:, -1].max()),
-    }
 
 
 def _cases(data: Trajectories, chosen: slice | Tensor) -> Trajectories:
@@ -231,8 +228,8 @@ def save_predictions(
 ) -> None:
     """What the pictures are drawn from: the rollouts of a few cases (of every subset in turn) and the error curves of all.
 
-    Arrays: ``truth``, ``prediction (n, T, C, *grid)`` with the starting frame first, ``time (n, T)``, one ``parameter_<name>`` each
-    ``(n,)``, ``subset (n,)``; ``rollout_relative_l2``, ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``.
+    Arrays: ``truth``, ``prediction (n, T, C, *grid)`` with the starting frame first, ``time (n, T)``, one ``parameter_<name>``
+    ``(n,)`` or, where it changes in time, ``(n, T')`` each, ``subset (n,)``; ``rollout_relative_l2``, ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``.
     """
     data = _concatenate(list(parts.values()))
     first = first_target(surrogate)
@@ -248,7 +245,8 @@ def save_predictions(
         "case": np.array(chosen),
     }
     for name, values in data.parameters.items():
-        arrays[f"parameter_{name}"] = values[chosen, -1].numpy()
+        constant = bool((values == values[:, :1]).all())
+        arrays[f"parameter_{name}"] = (values[chosen, 0] if constant else values[chosen]).numpy()
     target = data.state[:, first:]
     for prefix, made in contenders.items():
         arrays[f"{prefix}rollout_relative_l2"] = metrics.relative_l2(made.rollout, target).numpy()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sciml.datasets import field_statistics
 from sciml.errors import CheckpointError, ConfigError, DataError
-from sciml.operators import create_operator
+from sciml.operators import Operator, create_operator
 from sciml.problems import get_problem
 from sciml.problems.base import Problem
 from sciml.progress import Progress
@@ -75,6 +75,7 @@ def train(
     problem = get_problem(config.problem)
     with world(config.device) as here, _threads(config.threads):
         progress = progress if here.is_main else Progress()
+        operator = build_operator(config, problem)  # before the data: a wrong key is better met at once
         with here.main_first():
             directory, found = _run_directory(config, out, resume)
             if here.is_main:
@@ -82,7 +83,7 @@ def train(
             started = time.perf_counter()
             split = prepare(config.data, problem, here.device.type, progress)
             seconds = {"generate": time.perf_counter() - started}
-        trainer = _trainer(config, problem, split, directory, here, progress)
+        trainer = _trainer(config, problem, operator, split, directory, here, progress)
         if found is not None:
             trainer.load_state_dict(load_checkpoint(found))
             progress.message(f"resuming {directory} at step {trainer.position.step}")
@@ -153,7 +154,13 @@ def prepare_all(files: list[Path], problem: Problem) -> list[Part]:
 
 
 def _trainer(
-    config: TrainConfig, problem: Problem, split: Split, directory: Path, here: World, progress: Progress
+    config: TrainConfig,
+    problem: Problem,
+    operator: Operator,
+    split: Split,
+    directory: Path,
+    here: World,
+    progress: Progress,
 ) -> Trainer:
     fields, task = config.data.fields, config.task
     windows = (
@@ -161,12 +168,12 @@ def _trainer(
         split.train.windows(fields, task.history, task.unroll),
     )
     train_cases = trajectories(split.train, fields)
-    surrogate = build_surrogate(config, problem, split.train, train_cases).to(here.device)
+    surrogate = build_surrogate(config, problem, operator, split.train, train_cases).to(here.device)
     validation = trajectories(split.validation, fields)
 
     def validate(model: Surrogate) -> dict[str, float]:
-        scores = evaluation.score(model, evaluation.predict(model, validation), validation)
-        return {key: scores[key] for key in ("nmse", "rollout_mean", "rollout_last")}
+        target = validation.state[:, evaluation.first_target(model) :]
+        return evaluation.score(evaluation.predict(model, validation), target).summary()
 
     log = MetricsLog(directory, config.tensorboard) if here.is_main else _silent
     count = count_parameters(surrogate.operator)
@@ -181,16 +188,31 @@ def _silent(values: dict[str, Any]) -> None:
     """Only the main process logs."""
 
 
-def build_surrogate(config: TrainConfig, problem: Problem, part: Part, cases: Trajectories) -> Surrogate:
-    """The untrained surrogate: operator from the configuration, normaliser and ranges from the training cases."""
-    fields = config.data.fields
+def build_operator(config: TrainConfig, problem: Problem) -> Operator:
+    """The untrained operator, its weights a function of the seed. Raises ``ConfigError`` for a wrong name, key or field."""
     known = {field.name: field for field in problem.fields}
-    for name in fields:
+    for name in config.data.fields:
         if name not in known:
-            raise ConfigError(
-                f"problem {problem.name!r} has no field {name!r}; data.fields may name {', '.join(known)}"
-            )
-    channels = sum(known[name].components for name in fields)
+            raise ConfigError(f"problem {problem.name!r} has no field {name!r}; data.fields may name {', '.join(known)}")
+    channels = sum(known[name].components for name in config.data.fields)
+    options = {key: value for key, value in config.operator.model_dump().items() if key != "name"}
+    # The initial weights are the one draw that layers make from the global generator: seed it, and leave it as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return create_operator(
+            config.operator.name,
+            in_channels=channels * config.task.history,
+            out_channels=channels,
+            n_parameters=len(problem.condition_names),
+            **options,
+        )
+
+
+def build_surrogate(
+    config: TrainConfig, problem: Problem, operator: Operator, part: Part, cases: Trajectories
+) -> Surrogate:
+    """The operator with the normaliser and the ranges of the training cases."""
+    fields = config.data.fields
     steps = cases.state.shape[1] - 1
     intervals = cases.time.diff(dim=1)
     conditions = torch.stack(
@@ -200,7 +222,7 @@ def build_surrogate(config: TrainConfig, problem: Problem, part: Part, cases: Tr
         ],
         1,
     ).flatten(0, 1)
-    statistics = field_statistics(part.files, fields, part.cases, _scaled(problem, known, fields))
+    statistics = field_statistics(part.files, fields, part.cases, _scaled(problem, fields))
     normaliser = Normaliser(
         {
             "mean": statistics.mean,
@@ -210,17 +232,6 @@ def build_surrogate(config: TrainConfig, problem: Problem, part: Part, cases: Tr
             "condition_std": _positive(conditions.std(0)).tolist(),
         }
     )
-    options = {key: value for key, value in config.operator.model_dump().items() if key != "name"}
-    # The initial weights are the one draw that layers make from the global generator: seed it, and leave it as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        operator = create_operator(
-            config.operator.name,
-            in_channels=channels * config.task.history,
-            out_channels=channels,
-            n_parameters=len(problem.condition_names),
-            **options,
-        )
     shared = bool(torch.allclose(intervals, intervals[0, 0].expand_as(intervals), rtol=1e-6))
     return Surrogate(
         operator,
@@ -241,8 +252,9 @@ def build_surrogate(config: TrainConfig, problem: Problem, part: Part, cases: Tr
     )
 
 
-def _scaled(problem: Problem, known: Mapping[str, Any], fields: list[str]) -> Callable[..., Tensor]:
+def _scaled(problem: Problem, fields: list[str]) -> Callable[..., Tensor]:
     """The transform of ``field_statistics``: a state divided by the problem's scales."""
+    known = {field.name: field for field in problem.fields}
 
     def transform(state: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         frames = state.shape[1]

@@ -332,7 +332,7 @@ def test_steps_follow_the_cfl_number_and_the_diffusion_number():
 
 
 def test_channel_at_a_high_cell_reynolds_number_stays_smooth():
-    """At CFL 0.8 Adams-Bashforth amplifies grid waves here: v reached 0.1 before the CFL number was limited."""
+    """At CFL 0.8 Adams-Bashforth amplifies grid waves here: v reached 0.1 before that was limited."""
     y = (torch.arange(16, dtype=torch.float64) + 0.5) / 16
     solver = channel((48, 16), 6.0, torch.tensor([0.001]), (6 * y * (1 - y))[None], dtype=torch.float32)
     with torch.inference_mode():

@@ -22,7 +22,7 @@ from sciml.training.checkpoint import checkpoints, load_checkpoint, save_checkpo
 from sciml.training.data import prepare, trajectories
 from sciml.training.loop import Interrupted, shuffled_batch, step_generator
 from sciml.training.losses import LOSSES, relative_l2
-from sciml.training.run import build_surrogate
+from sciml.training.run import build_operator, build_surrogate
 from sciml.training.tasks import UnrolledLoss, transition
 
 
@@ -67,7 +67,8 @@ def setting(cavity_file):
     config = make_config(tiny_config(cavity_file))
     problem = get_problem("cavity")
     split = prepare(config.data, problem, "cpu", Progress())
-    surrogate = build_surrogate(config, problem, split.train, trajectories(split.train, ["velocity"]))
+    operator = build_operator(config, problem)
+    surrogate = build_surrogate(config, problem, operator, split.train, trajectories(split.train, ["velocity"]))
     with torch.no_grad():
         for parameter in surrogate.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=step_generator(0, 0)))
