@@ -1,6 +1,6 @@
 """Speed of the incompressible solver on the lid-driven cavity: cost per case and step, and cases per minute.
 
-    python benchmarks/solver_speed.py --out results/solver_speed.json [--short]
+    python benchmarks/solver_speed.py [--short]
 
 Every process uses one thread. Times are CPU seconds of the process (``cpu``), which other load on the machine
 disturbs less, and wall-clock seconds (``wall``).
@@ -9,18 +9,14 @@ disturbs less, and wall-clock seconds (``wall``).
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import platform
 import time
-from pathlib import Path
 
 import torch
+from harness import Row, report
 
 from sciml.physics import MovingWall, Wall, box
 from sciml.solvers import IncompressibleSolver
-
-Row = dict[str, object]
 
 
 def cavities(batch: int, n: int, dtype: torch.dtype) -> IncompressibleSolver:
@@ -87,21 +83,10 @@ def throughput(processes: int, batch: int, n: int, end: float) -> Row:
     }
 
 
-def markdown(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for row in rows:
-        cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None) -> list[Row]:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Speed of the incompressible solver on the lid-driven cavity."
     )
-    parser.add_argument("--out", type=Path, help="JSON file for the rows")
     parser.add_argument("--short", action="store_true", help="a quarter of the time, fewer batches")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -112,12 +97,14 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         rows += [step_cost(4, 128, torch.float32, 20)]
     end = 10.0 if options.short else 40.0
     rows += [throughput(processes, 16, 64, end) for processes in (1, 2)]
-    print(markdown(rows))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        about = {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
-        options.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
-    return rows
+    report(
+        "solver_speed",
+        "How fast is the incompressible solver?",
+        rows,
+        [
+            "cpu: from CPU seconds of the process; wall: from the clock. ms: smaller is better; cases per minute: larger is better"
+        ],
+    )
 
 
 if __name__ == "__main__":

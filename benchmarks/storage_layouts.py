@@ -1,6 +1,6 @@
 """CPU time to read a random training window, by storage layout, beside the limit of a plain ``np.memmap``.
 
-    python benchmarks/storage_layouts.py --out build/storage_layouts.json
+    python benchmarks/storage_layouts.py
 
 All rows hold the same smooth float32 numbers, 100 trajectories x 20 frames x 64 x 64 x 3, and gather batches
 of 32 random windows into one new buffer a batch. CPU time, not wall time, so that other work on the machine
@@ -10,7 +10,6 @@ Gate: `TrajectoryWindows` (all channels, with parameters and times) at most 2 ti
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from harness import report
 
 from sciml.datasets import DatasetInfo, DatasetWriter, FieldInfo, TrajectoryWindows
 
@@ -138,27 +138,21 @@ def run(n_cases: int = 100, n_frames: int = 20, window: int = 2, rounds: int = 5
         ]
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    keys = list(rows[0])
-    lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
-    return "\n".join(lines + ["| " + " | ".join(str(row[k]) for k in keys) + " |" for row in rows])
-
-
 def main() -> int:
     """Print the table; exit 1 when the gate is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="write the rows as JSON here")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = run(rounds=arguments.rounds)
     ratio = next(row["ratio_to_memmap"] for row in rows if row["layout"] == "sciml TrajectoryWindows")
-    print(markdown(rows))
-    print(f"\ngate: sciml at most {GATE} x np.memmap: {ratio} ({'met' if ratio <= GATE else 'MISSED'})")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps({"gate": GATE, "ratio": ratio, "rows": rows}, indent=1))
+    verdict = "met" if ratio <= GATE else "MISSED"
+    report(
+        "storage_layouts",
+        "What does a random two-frame window cost to read?",
+        rows,
+        [f"gate: sciml at most {GATE} times np.memmap in CPU time; measured {ratio} ({verdict})"],
+    )
     return 0 if ratio <= GATE else 1
 
 

@@ -104,11 +104,6 @@ class Surrogate(nn.Module):
         """Channels of a state."""
         return sum(field.components for field in self.fields.values())
 
-    @property
-    def parameters_needed(self) -> tuple[str, ...]:
-        """Names of the physical parameters that a step needs."""
-        return self.problem.parameter_names
-
     def field_scales(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Natural unit of each channel, ``(B, C)`` float32."""
         scales = self.problem.scales(parameters)

@@ -39,7 +39,13 @@ def surrogate(cavity_file):
 @pytest.fixture(scope="module")
 def inside(surrogate) -> dict[str, list[float]]:
     """Two cases in the middle of the training range."""
-    return {"lid_velocity": [10.0, 9.0], "density": [1.0, 1.0], "viscosity": [1.43e-3] * 2, "height": [0.01] * 2, "width": [0.01] * 2}
+    return {
+        "lid_velocity": [10.0, 9.0],
+        "density": [1.0, 1.0],
+        "viscosity": [1.43e-3] * 2,
+        "height": [0.01] * 2,
+        "width": [0.01] * 2,
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +61,10 @@ STATE = torch.randn(2, 2, 24, 24, generator=GENERATOR)
 def test_saved_surrogate_is_the_same(surrogate, inside, tmp_path):
     surrogate.save(tmp_path / "run" / "surrogate")
     assert {p.name for p in (tmp_path / "run" / "surrogate").iterdir()} == {
-        "surrogate.json", "config.json", "model.safetensors", "README.md",
+        "surrogate.json",
+        "config.json",
+        "model.safetensors",
+        "README.md",
     }
     for path in (tmp_path / "run", tmp_path / "run" / "surrogate"):
         again = sciml.load(path)

@@ -217,10 +217,14 @@ def resolve_config(
     """The problem's recipe, overlaid by a file, then by dotted overrides, then by the flags of the command line."""
     from sciml.problems import get_problem
 
-    chosen_by_user = merge(load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {})
+    chosen_by_user = merge(
+        load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {}
+    )
     chosen = operator or chosen_by_user.get("operator", {}).get("name")
     recipe = get_problem(problem).recipe(chosen)
     if chosen_by_user.get("budget"):
-        recipe.pop("budget", None)  # who asks for 50 epochs does not want them cut short by the recipe's minutes
+        recipe.pop(
+            "budget", None
+        )  # who asks for 50 epochs does not want them cut short by the recipe's minutes
     named = {"operator": {"name": chosen}} if chosen else {}
     return make_config(merge(recipe, chosen_by_user, named, {"problem": problem}))

@@ -35,6 +35,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Windows: ``state (B, history + steps, C, *grid)``, ``parameters`` name -> (B, steps), ``time (B, history + steps)``."""
+
+    state: Tensor
+    parameters: dict[str, Tensor]
+    time: Tensor
+
+
+def gather(windows: TrajectoryWindows, indices: Sequence[int]) -> Batch:
+    """The windows of these indices, their parameters by name."""
+    batch = windows.__getitems__(list(indices))
+    by_name = dict(zip(windows.parameter_names, batch["parameters"].unbind(-1), strict=True))
+    return Batch(batch["state"], by_name, batch["time"])
+
+
+@dataclass(frozen=True)
 class Trajectories:
     """Whole trajectories of a part: ``state (N, T, C, *grid)``, ``parameters`` name -> (N, T - 1), ``time (N, T)``."""
 
@@ -79,18 +95,16 @@ def prepare(config: DataConfig, problem: Problem, device: str, progress: Progres
 def trajectories(part: Part, fields: Sequence[str]) -> Trajectories:
     """All frames of a part, in memory."""
     pieces = [Part((file,), cases, ()) for file, cases in _by_file(part)]
-    states, times, values = [], [], []
+    batches = []
     for piece in pieces:
-        frames = DatasetFile(piece.files[0]).info.n_frames
-        windows = piece.windows(fields, 1, frames - 1)
-        batch = windows.__getitems__(list(range(len(windows))))
-        states.append(batch["state"])
-        times.append(batch["time"])
-        values.append(batch["parameters"])
-        names = windows.parameter_names
-    parameters = torch.cat(values)
-    by_name = dict(zip(names, parameters.unbind(-1), strict=True))
-    return Trajectories(torch.cat(states), by_name, torch.cat(times), part.subsets)
+        windows = piece.windows(fields, 1, DatasetFile(piece.files[0]).n_frames - 1)
+        batches.append(gather(windows, range(len(windows))))
+    return Trajectories(
+        torch.cat([batch.state for batch in batches]),
+        {name: torch.cat([batch.parameters[name] for batch in batches]) for name in batches[0].parameters},
+        torch.cat([batch.time for batch in batches]),
+        part.subsets,
+    )
 
 
 def _generated(

@@ -149,7 +149,9 @@ def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> di
         channels = slice(start, start + field.components)
         start += field.components
         measured = metrics.all_metrics(prediction[:, :, channels], target[:, :, channels])
-        errors[name] = {key: float(value.max() if key == "max_error" else value.mean()) for key, value in measured.items()}
+        errors[name] = {
+            key: float(value.max() if key == "max_error" else value.mean()) for key, value in measured.items()
+        }
     return errors
 
 
@@ -182,7 +184,9 @@ def evaluate(
     scores = {prefix: score(made, target) for prefix, made in contenders.items()}
 
     def table(cases: Tensor | slice = slice(None)) -> dict[str, float]:
-        return {prefix + key: value for prefix, own in scores.items() for key, value in own.summary(cases).items()}
+        return {
+            prefix + key: value for prefix, own in scores.items() for key, value in own.summary(cases).items()
+        }
 
     summary: dict[str, Any] = {"cases": len(data.state), "frames": int(data.state.shape[1]), **table()}
     for prefix, own in scores.items():

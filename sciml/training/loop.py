@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sciml.progress import Progress
 from sciml.surrogate import Surrogate
 from sciml.training.checkpoint import save_checkpoint
 from sciml.training.config import TrainConfig
+from sciml.training.data import Batch, gather
 from sciml.training.losses import LOSSES
 from sciml.training.parallel import World
 from sciml.training.tasks import UnrolledLoss
@@ -109,13 +110,13 @@ class Trainer:
         angle = math.pi * (fraction - optimizer.warmup) / (1 - optimizer.warmup)
         return optimizer.learning_rate * 0.5 * (1 + math.cos(angle))
 
-    def batch(self, windows: TrajectoryWindows) -> dict[str, Tensor]:
+    def batch(self, windows: TrajectoryWindows) -> Batch:
         """This process's share of the batch of the current step."""
         size = self.config.batch_size
         indices = shuffled_batch(len(windows), size, self.position.step, self.config.seed)
         mine = indices[self.world.rank :: self.world.size]
-        batch = windows.__getitems__(mine)
-        return {**batch, "state": batch["state"].to(self.world.device, non_blocking=True)}
+        batch = gather(windows, mine)
+        return replace(batch, state=batch.state.to(self.world.device, non_blocking=True))
 
     # ----------------------------------------------------------------------------------------------------- the loop
 

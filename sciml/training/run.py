@@ -193,7 +193,9 @@ def build_operator(config: TrainConfig, problem: Problem) -> Operator:
     known = {field.name: field for field in problem.fields}
     for name in config.data.fields:
         if name not in known:
-            raise ConfigError(f"problem {problem.name!r} has no field {name!r}; data.fields may name {', '.join(known)}")
+            raise ConfigError(
+                f"problem {problem.name!r} has no field {name!r}; data.fields may name {', '.join(known)}"
+            )
     channels = sum(known[name].components for name in config.data.fields)
     options = {key: value for key, value in config.operator.model_dump().items() if key != "name"}
     # The initial weights are the one draw that layers make from the global generator: seed it, and leave it as it was.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
 from sciml.surrogate import Surrogate
+from sciml.training.data import Batch
 from sciml.training.losses import Loss
-
-Batch = Mapping[str, Tensor]
 
 
 class UnrolledLoss(nn.Module):
@@ -37,15 +34,15 @@ class UnrolledLoss(nn.Module):
         self.noise = noise
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """``batch``: ``state (B, history + steps, C, *grid)``, ``parameters (B, steps, P)``, ``time (B, history + steps)``."""
+        """The loss of a batch; ``generator`` draws the noise."""
         surrogate = self.surrogate
-        state, history = batch["state"], surrogate.history
+        state, history = batch.state, surrogate.history
         steps = state.shape[1] - history
         groups = [field.components for field in surrogate.fields.values()]
         window = state[:, :history]
         losses = []
         for index in range(steps):
-            parameters, interval = transition(surrogate, batch, index)
+            parameters, interval = transition(batch, index, history)
             if index == 0 and self.noise > 0:
                 window = self._with_noise(window, parameters, generator)
             scored = not self.pushforward or index == steps - 1
@@ -68,9 +65,8 @@ class UnrolledLoss(nn.Module):
         return window + amplitude * torch.randn(window.shape, generator=generator).to(window.device)
 
 
-def transition(surrogate: Surrogate, batch: Batch, index: int) -> tuple[dict[str, Tensor], Tensor]:
+def transition(batch: Batch, index: int, history: int = 1) -> tuple[dict[str, Tensor], Tensor]:
     """Parameters ``(B,)`` and interval ``(B,)`` of the step from frame ``history - 1 + index`` of a batch to the next."""
-    frame = surrogate.history - 1 + index
-    interval = batch["time"][:, frame + 1] - batch["time"][:, frame]
-    values = batch["parameters"][:, index]
-    return dict(zip(surrogate.parameters_needed, values.unbind(-1), strict=True)), interval
+    frame = history - 1 + index
+    interval = batch.time[:, frame + 1] - batch.time[:, frame]
+    return {name: values[:, index] for name, values in batch.parameters.items()}, interval

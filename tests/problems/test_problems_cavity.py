@@ -67,7 +67,9 @@ def test_lid_speed_that_changes_in_time_equals_constant_until_it_changes():
     assert (jump["velocity"][0, 3, 0, 12, -1] < constant["velocity"][0, 3, 0, 12, -1]).all()
 
 
-@pytest.mark.parametrize("subset", ["bc", "prop", "geo", "all", "outside", "reynolds_band", "aspect_band", "lid_change"])
+@pytest.mark.parametrize(
+    "subset", ["bc", "prop", "geo", "all", "outside", "reynolds_band", "aspect_band", "lid_change"]
+)
 @pytest.mark.parametrize("resolution", [24, 64, 128])
 def test_samples_are_resolved_reproducible_and_prefix_stable(subset, resolution):
     if subset == "reynolds_band" and resolution < 43:
@@ -84,7 +86,11 @@ def test_samples_are_resolved_reproducible_and_prefix_stable(subset, resolution)
 
 def test_subsets_vary_what_their_name_says():
     base = CAVITY.sample(1, "geo", 0).parameters
-    for subset, varied in {"bc": {"lid_velocity"}, "prop": {"density", "viscosity"}, "geo": {"height", "width"}}.items():
+    for subset, varied in {
+        "bc": {"lid_velocity"},
+        "prop": {"density", "viscosity"},
+        "geo": {"height", "width"},
+    }.items():
         parameters = CAVITY.sample(20, subset, seed=1).parameters
         for name, values in parameters.items():
             constant = bool((values == values[0]).all())
@@ -112,7 +118,9 @@ def test_bands_are_held_out():
 
 def test_reynolds_limit_depends_on_the_grid():
     assert resolved_reynolds(64) == 1000 and resolved_reynolds(128) == 4000 and resolved_reynolds(512) == 5000
-    with pytest.raises(SolverError, match=r"case 1 has Reynolds number 1500.*64x64.*up to 1000.*resolution >= 79"):
+    with pytest.raises(
+        SolverError, match=r"case 1 has Reynolds number 1500.*64x64.*up to 1000.*resolution >= 79"
+    ):
         CAVITY.solve(with_(lid_velocity=[1.0, 15.0]), resolution=64)
     with pytest.raises(SolverError, match=r"refused above 5000.*unsteady"):
         CAVITY.solve(with_(viscosity=1e-4), resolution=512)
@@ -126,17 +134,26 @@ def test_reynolds_limit_depends_on_the_grid():
         (lambda: get_problem("cavty"), "did you mean 'cavity'"),
         (lambda: CAVITY.sample(3, "prob"), "did you mean 'prop'"),
         (lambda: CAVITY.sample(0), "at least 1"),
-        (lambda: CAVITY.solve({"lid_velocty": 1.0}), "no parameter 'lid_velocty'; did you mean 'lid_velocity'"),
+        (
+            lambda: CAVITY.solve({"lid_velocty": 1.0}),
+            "no parameter 'lid_velocty'; did you mean 'lid_velocity'",
+        ),
         (lambda: CAVITY.solve({"lid_velocity": 1.0}), "needs the parameters density"),
         (lambda: CAVITY.solve(with_(viscosity=-1.0)), "viscosity.*case 0.*positive"),
         (lambda: CAVITY.solve(with_(density=[1.0, math.nan])), "density.*case 1"),
-        (lambda: CAVITY.solve(with_(density=[1.0, 2.0], width=[1.0, 1.0, 1.0])), r"shape \(2,\); expected \(3,\)"),
+        (
+            lambda: CAVITY.solve(with_(density=[1.0, 2.0], width=[1.0, 1.0, 1.0])),
+            r"shape \(2,\); expected \(3,\)",
+        ),
         (lambda: CAVITY.solve(with_(density="heavy")), "expected a number"),
         (lambda: CAVITY.solve(ONE, resolution=4), "resolution is 4"),
         (lambda: CAVITY.solve(ONE, resolution=(32, 32, 32)), "resolution is"),
         (lambda: CAVITY.solve(ONE, resolution=24, times=[0.0, 0.2, 0.1]), "increase"),
         (lambda: CAVITY.solve(ONE, resolution=24, times=[0.1, 0.2]), "start at 0"),
-        (lambda: CAVITY.solve(with_(lid_velocity=[[1.0, 1.0]]), resolution=24, times=[0.0, 0.1, 0.2, 0.3]), "2 times"),
+        (
+            lambda: CAVITY.solve(with_(lid_velocity=[[1.0, 1.0]]), resolution=24, times=[0.0, 0.1, 0.2, 0.3]),
+            "2 times",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, message):

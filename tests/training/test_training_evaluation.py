@@ -50,6 +50,7 @@ def test_untrained_increment_model_is_persistence(setting):
             p.copy_(value)
 
 
+@pytest.mark.filterwarnings("ignore::sciml.surrogate.OutOfRangeWarning")
 def test_rollout_starts_at_frame_one(setting):
     surrogate, _, data = setting
     predictions = predict(surrogate, data)
@@ -68,7 +69,10 @@ def test_lookup_finds_itself_and_rescales(setting):
     # The same flows twice as fast in half the time are the same in dimensionless form.
     faster = Trajectories(
         2 * known.state,
-        {name: values * (2 if name in ("lid_velocity", "viscosity") else 1) for name, values in known.parameters.items()},
+        {
+            name: values * (2 if name in ("lid_velocity", "viscosity") else 1)
+            for name, values in known.parameters.items()
+        },
         known.time / 2,
         known.subsets,
     )
@@ -99,7 +103,10 @@ def test_extrapolating_split_and_evaluation_of_a_run(tmp_path, monkeypatch):
         "device": "cpu",
         "batch_size": 4,
         "data": {
-            "split": "extrapolate", "resolution": 44, "frames": 4, "workers": 1,
+            "split": "extrapolate",
+            "resolution": 44,
+            "frames": 4,
+            "workers": 1,
             "cases": {"train": 4, "validation": 2, "test": 3},
         },
         "operator": {"name": "unet", "hidden_channels": [8, 8], "embedding_channels": 8},
@@ -111,4 +118,6 @@ def test_extrapolating_split_and_evaluation_of_a_run(tmp_path, monkeypatch):
     assert again["nmse"] == pytest.approx(run.summary["test"]["nmse"])
     kept = sorted((tmp_path / "data").iterdir())
     only = evaluate_run(run.directory, data=[next(p for p in kept if "lid_change" in p.name)])
-    assert only["rollout_mean"] == pytest.approx(run.summary["test"]["per_subset"]["lid_change"]["rollout_mean"])
+    assert only["rollout_mean"] == pytest.approx(
+        run.summary["test"]["per_subset"]["lid_change"]["rollout_mean"]
+    )

@@ -19,7 +19,8 @@ from sciml.progress import Progress
 from sciml.surrogate import load
 from sciml.training import make_config, train
 from sciml.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from sciml.training.data import prepare, trajectories
+from sciml.training.data import Batch, gather, prepare, trajectories
+from sciml.training.evaluation import predict, score
 from sciml.training.loop import Interrupted, shuffled_batch, step_generator
 from sciml.training.losses import LOSSES, relative_l2
 from sciml.training.run import build_operator, build_surrogate
@@ -68,7 +69,9 @@ def setting(cavity_file):
     problem = get_problem("cavity")
     split = prepare(config.data, problem, "cpu", Progress())
     operator = build_operator(config, problem)
-    surrogate = build_surrogate(config, problem, operator, split.train, trajectories(split.train, ["velocity"]))
+    surrogate = build_surrogate(
+        config, problem, operator, split.train, trajectories(split.train, ["velocity"])
+    )
     with torch.no_grad():
         for parameter in surrogate.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=step_generator(0, 0)))
@@ -77,28 +80,41 @@ def setting(cavity_file):
 
 def test_unrolled_loss_is_the_mean_over_the_models_own_steps(setting):
     _, split, surrogate = setting
-    batch = split.train.windows(["velocity"], 1, 3).__getitems__([0, 5, 9])
+    batch = gather(split.train.windows(["velocity"], 1, 3), [0, 5, 9])
     loss = UnrolledLoss(surrogate, relative_l2)(batch, step_generator(0, 0))
-    state, errors = batch["state"][:, 0], []
+    state, errors = batch.state[:, 0], []
     for index in range(3):
-        parameters, interval = transition(surrogate, batch, index)
+        parameters, interval = transition(batch, index)
         state = surrogate(state.unsqueeze(1), parameters, interval)
-        target, scale = batch["state"][:, index + 1], parameters["lid_velocity"].reshape(-1, 1, 1, 1)
+        target, scale = batch.state[:, index + 1], parameters["lid_velocity"].reshape(-1, 1, 1, 1)
         errors.append(relative_l2((state / scale).float(), (target / scale).float(), [2]))
     torch.testing.assert_close(loss, torch.stack(errors).mean(), rtol=1e-5, atol=1e-6)
 
 
+def test_training_and_evaluation_see_the_same_step(setting):
+    """The loss over the windows of a case is the evaluation's one-step error of that case: parameters in one order, frames in one place."""
+    _, split, surrogate = setting
+    cases = trajectories(split.train, ["velocity"])
+    windows = split.train.windows(["velocity"], 1, 1)
+    nmse = score(predict(surrogate.eval(), cases), cases.state[:, 2:]).nmse
+    for case in (0, 7, 13):
+        losses = UnrolledLoss(surrogate, LOSSES["nmse"])(
+            gather(windows, range(5 * case + 1, 5 * case + 5)), step_generator(0, 0)
+        )
+        assert float(losses.detach()) == pytest.approx(float(nmse[case].mean()), rel=1e-4)
+
+
 def test_pushforward_differentiates_the_last_step_only(setting):
     _, split, surrogate = setting
-    batch = split.train.windows(["velocity"], 1, 2).__getitems__([0, 5])
+    batch = gather(split.train.windows(["velocity"], 1, 2), [0, 5])
     loss = UnrolledLoss(surrogate, relative_l2, pushforward=True)(batch, step_generator(0, 0))
     with torch.no_grad():
-        first = surrogate(batch["state"][:, :1], *transition(surrogate, batch, 0))
-    again = {
-        "state": torch.stack([first, batch["state"][:, 2]], 1),
-        "parameters": batch["parameters"][:, 1:],
-        "time": batch["time"][:, 1:],
-    }
+        first = surrogate(batch.state[:, :1], *transition(batch, 0))
+    again = Batch(
+        torch.stack([first, batch.state[:, 2]], 1),
+        {name: values[:, 1:] for name, values in batch.parameters.items()},
+        batch.time[:, 1:],
+    )
     single = UnrolledLoss(surrogate, relative_l2)(again, step_generator(0, 0))
     torch.testing.assert_close(loss, single)
     a = torch.autograd.grad(loss, list(surrogate.parameters()))
@@ -108,11 +124,11 @@ def test_pushforward_differentiates_the_last_step_only(setting):
 
 def test_noise_has_the_stated_size(setting):
     _, split, surrogate = setting
-    batch = split.train.windows(["velocity"], 1, 1).__getitems__(list(range(20)))
+    batch = gather(split.train.windows(["velocity"], 1, 1), range(20))
     task = UnrolledLoss(surrogate, relative_l2, noise=0.5)
-    parameters, _ = transition(surrogate, batch, 0)
-    noisy = task._with_noise(batch["state"][:, :1], parameters, step_generator(0, 1))
-    scaled = (noisy - batch["state"][:, :1]) / parameters["lid_velocity"].reshape(-1, 1, 1, 1, 1)
+    parameters, _ = transition(batch, 0)
+    noisy = task._with_noise(batch.state[:, :1], parameters, step_generator(0, 1))
+    scaled = (noisy - batch.state[:, :1]) / parameters["lid_velocity"].reshape(-1, 1, 1, 1, 1)
     expected = 0.5 * surrogate.normaliser.increment_std
     torch.testing.assert_close(scaled.std((0, 1, 3, 4)).float(), expected, rtol=0.05, atol=0)
 
@@ -122,7 +138,9 @@ def test_normaliser_standardises_scaled_fields_of_the_train_split(setting):
     cases = trajectories(split.train, ["velocity"])
     lid = cases.parameters["lid_velocity"][:, :1].reshape(-1, 1, 1, 1, 1)
     scaled = cases.state.double() / lid
-    torch.testing.assert_close(surrogate.normaliser.std.double(), scaled.std((0, 1, 3, 4), correction=0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        surrogate.normaliser.std.double(), scaled.std((0, 1, 3, 4), correction=0), rtol=1e-5, atol=0
+    )
     increments = scaled.diff(dim=1).std((0, 1, 3, 4), correction=0)
     torch.testing.assert_close(surrogate.normaliser.increment_std.double(), increments, rtol=1e-5, atol=0)
 
@@ -139,11 +157,25 @@ def test_an_epoch_visits_every_window_once():
 
 def test_run_directory_and_summary(straight):
     assert {p.name for p in straight.directory.iterdir()} >= {
-        "config.yaml", "env.json", "metrics.jsonl", "checkpoints", "surrogate", "summary.json", "predictions.npz",
+        "config.yaml",
+        "env.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "surrogate",
+        "summary.json",
+        "predictions.npz",
     }
     summary = json.loads((straight.directory / "summary.json").read_text())
     assert {"operator", "n_parameters", "test", "seconds"} <= summary.keys()
-    wanted = {"nmse", "persistence_nmse", "lookup_nmse", "vrmse", "rollout_relative_l2", "persistence_rollout_relative_l2", "divergence"}
+    wanted = {
+        "nmse",
+        "persistence_nmse",
+        "lookup_nmse",
+        "vrmse",
+        "rollout_relative_l2",
+        "persistence_rollout_relative_l2",
+        "divergence",
+    }
     assert wanted <= summary["test"].keys() and len(summary["test"]["rollout_relative_l2"]) == 4
     lines = [json.loads(line) for line in (straight.directory / "metrics.jsonl").read_text().splitlines()]
     assert any("loss" in line for line in lines) and any("validation_nmse" in line for line in lines)
@@ -241,7 +273,11 @@ def test_two_ranks_train_and_resume_exactly(cavity_file, tmp_path):
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, *launch, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+            [sys.executable, *launch, *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
     done = run("two", "0")
