@@ -1,10 +1,11 @@
 """The default training run against CFDBench's own recipes, on the same cases and the same wall-clock training time.
 
-    python benchmarks/cavity_baselines.py --minutes 5 [--seeds 0 1 2]
+python benchmarks/cavity_baselines.py --minutes 5 [--seeds 0 1 2]
 
-Run from an empty working directory it generates the data of ``sciml train --problem cavity`` first. Contenders: our default recipe,
-CFDBench's U-Net and FNO with their settings (Adam 1e-3, StepLR, batch 128, NMSE loss, best checkpoint on validation), persistence, and
-the nearest training case rescaled. Protocol: one-step errors of frame pairs 1 -> 2 ... 19 -> 20, rollout from frame 1.
+Run from an empty working directory it generates the data of ``sciml train --problem cavity`` first. Contenders: our
+default recipe, CFDBench's U-Net and FNO with their settings (Adam 1e-3, StepLR, batch 128, NMSE loss, best checkpoint
+on validation), persistence, and the nearest training case rescaled. Protocol: one-step errors of frame pairs 1 -> 2
+... 19 -> 20, rollout from frame 1.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def parameter_vector(parameters: dict[str, Tensor]) -> Tensor:
 def train_cfdbench(
     network: torch.nn.Module, seed: int, split: Split, minutes: float, validate: Callable[[], float]
 ) -> int:
-    """Train with CFDBench's settings for the given wall-clock (validation is not counted). Returns the number of steps."""
+    """Train with CFDBench's settings for the given wall-clock (validation is not counted).
+
+    Returns the number of steps.
+    """
     windows = split.train.windows(["velocity"], 1, 1)
     optimizer, schedule = cfdbench.optimiser(network)
     per_epoch = -(-len(windows) // cfdbench.BATCH_SIZE)
@@ -142,9 +146,7 @@ def main() -> None:
 
             steps = train_cfdbench(model.network, seed, split, minutes, validate)
             count = sum(p.numel() for p in model.network.parameters())
-            rows.append(
-                row(f"CFDBench {name}", seed, steps, count, predict(model, data), target, data.subsets)
-            )
+            rows.append(row(f"CFDBench {name}", seed, steps, count, predict(model, data), target, data.subsets))
     for seed in arguments.seeds:
         chosen = config.model_copy(update={"seed": seed})
         with tempfile.TemporaryDirectory() as folder:
@@ -176,10 +178,12 @@ def main() -> None:
     copied, found = rows[0], rows[1]
     theirs = min(r["rollout_mean"] for r in rows if r["contender"].startswith("CFDBench"))
     notes = [
-        f"training time {minutes:g} minutes of wall-clock for every trained contender; {len(train_cases.state)} training, "
+        f"training time {minutes:g} minutes of wall-clock for every trained contender; {len(train_cases.state)} "
+        f"training, "
         f"{len(validation.state)} validation, {len(data.state)} test cases",
         f"one-step NMSE over persistence: {mean['nmse'] / copied['nmse']:.5f} (gate 0.002)",
-        f"rollout relative L2: mean {mean['rollout_mean']:.4f} (gate 0.020), last {mean['rollout_last']:.4f} (gate 0.025), "
+        f"rollout relative L2: mean {mean['rollout_mean']:.4f} (gate 0.020), last {mean['rollout_last']:.4f} (gate "
+        f"0.025), "
         f"worst case at the last frame, mean over seeds {mean['rollout_worst_last']:.4f}, worst seed "
         f"{max(r['rollout_worst_last'] for r in ours):.4f} (gate 0.06)",
         f"look-up over ours: rollout mean {found['rollout_mean'] / mean['rollout_mean']:.2f} (gate 1.5), "

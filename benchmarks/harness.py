@@ -1,7 +1,8 @@
-"""What all benchmarks share: a table on the screen, and the same table with its machine and command in ``benchmarks/results/``.
+"""What all benchmarks share: a table on the screen, and the same table with its machine and command in
+``benchmarks/results/``.
 
-A script has a function that returns rows (dictionaries of the same keys) and calls ``report``. ``python benchmarks/harness.py`` joins all
-results into ``benchmarks/RESULTS.md``.
+A script has a function that returns rows (dictionaries of the same keys) and calls ``report``. ``python
+benchmarks/harness.py`` joins all results into ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Row = dict[str, Any]
 
 
 def report(name: str, question: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> None:
-    """Print the rows as Markdown and keep them as ``benchmarks/results/<name>.json`` with machine, threads, date and command."""
+    """Print the rows as Markdown and keep them as ``benchmarks/results/<name>.json`` with machine, threads, date and
+    command."""
     record = {
         "name": name,
         "question": question,
@@ -46,9 +48,7 @@ def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [
-            line.split(":", 1)[1].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, {platform.system()}"
@@ -56,9 +56,9 @@ def machine() -> str:
 
 def section(record: dict[str, Any]) -> str:
     """One result as Markdown: question, table, notes, and how it was made."""
-    made = f"`{record['command']}` on {record['machine']}, {record['threads']} thread(s), torch {record['torch']}, {record['date']}"
+    made = f"`{record['command']}` on {record['machine']}, {record['threads']} thread(s), torch {record['torch']}"
     notes = "".join(f"\n- {note}" for note in record["notes"])
-    return f"## {record['question']}\n\n{table(record['rows'])}\n{notes}\n\n{made}\n"
+    return f"## {record['question']}\n\n{table(record['rows'])}\n{notes}\n\n{made}, {record['date']}\n"
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -77,7 +77,10 @@ def _cell(value: Any) -> str:
 def main() -> None:
     """Join all kept results into ``RESULTS.md``."""
     records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    head = "# Measured results\n\nWritten by `python benchmarks/harness.py` from `benchmarks/results/`; each table names its command.\n\n"
+    head = (
+        "# Measured results\n\nWritten by `python benchmarks/harness.py` from `benchmarks/results/`; each table "
+        "names its command.\n\n"
+    )
     (Path(__file__).parent / "RESULTS.md").write_text(head + "\n".join(section(record) for record in records))
 
 

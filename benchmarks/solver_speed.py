@@ -1,6 +1,6 @@
 """Speed of the incompressible solver on the lid-driven cavity: cost per case and step, and cases per minute.
 
-    python benchmarks/solver_speed.py [--short]
+python benchmarks/solver_speed.py [--short]
 
 Every process uses one thread. Times are CPU seconds of the process (``cpu``), which other load on the machine
 disturbs less, and wall-clock seconds (``wall``).
@@ -52,7 +52,10 @@ def step_cost(batch: int, n: int, dtype: torch.dtype, steps: int) -> Row:
 
 
 def work(job: tuple[int, int, float]) -> float:
-    """One process: a batch of cavities from rest to ``end``. Returns its CPU seconds."""
+    """One process: a batch of cavities from rest to ``end``.
+
+    Returns its CPU seconds.
+    """
     batch, n, end = job
     torch.set_num_threads(1)
     cpu = time.process_time()
@@ -84,9 +87,7 @@ def throughput(processes: int, batch: int, n: int, end: float) -> Row:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Speed of the incompressible solver on the lid-driven cavity."
-    )
+    parser = argparse.ArgumentParser(description="Speed of the incompressible solver on the lid-driven cavity.")
     parser.add_argument("--short", action="store_true", help="a quarter of the time, fewer batches")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -102,7 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
         "How fast is the incompressible solver?",
         rows,
         [
-            "cpu: from CPU seconds of the process; wall: from the clock. ms: smaller is better; cases per minute: larger is better"
+            "cpu: from CPU seconds of the process; wall: from the clock. ms: smaller is better; cases per minute: "
+            "larger is better"
         ],
     )
 

@@ -1,10 +1,10 @@
 """CPU time to read a random training window, by storage layout, beside the limit of a plain ``np.memmap``.
 
-    python benchmarks/storage_layouts.py
+python benchmarks/storage_layouts.py
 
-All rows hold the same smooth float32 numbers, 100 trajectories x 20 frames x 64 x 64 x 3, and gather batches
-of 32 random windows into one new buffer a batch. CPU time, not wall time, so that other work on the machine
-hardly matters; rounds of the layouts are interleaved and the best round counts. The page cache is warm.
+All rows hold the same smooth float32 numbers, 100 trajectories x 20 frames x 64 x 64 x 3, and gather batches of 32
+random windows into one new buffer a batch. CPU time, not wall time, so that other work on the machine hardly matters;
+rounds of the layouts are interleaved and the best round counts. The page cache is warm.
 
 Gate: `TrajectoryWindows` (all channels, with parameters and times) at most 2 times the plain memory map.
 """

@@ -4,7 +4,8 @@
     state = surrogate.step(state, parameters)
     trajectory = surrogate.rollout(state, parameters, steps=20)
 
-One step travels: physical state -> divided by the problem's scales -> standardised -> operator(conditions) -> increment or state ->
+One step travels: physical state -> divided by the problem's scales -> standardised -> operator(conditions) ->
+increment or state ->
 back to physical units. Training differentiates through exactly this path.
 """
 
@@ -30,7 +31,8 @@ Fields = Mapping[str, Tensor]
 
 
 class Normaliser(nn.Module):
-    """Mean and standard deviation of the scaled fields, their increments and the conditions; pooled over the train split."""
+    """Mean and standard deviation of the scaled fields, their increments and the conditions; pooled over the train
+    split."""
 
     def __init__(self, statistics: Mapping[str, Sequence[float]]) -> None:
         super().__init__()
@@ -62,7 +64,8 @@ class Surrogate(nn.Module):
         fields: names of the fields in the state, in channel order.
         history: frames that a step reads.
         target: whether the operator's output is the increment or the next state.
-        interval: seconds between frames in the training data, the default of ``step``; None if it differed between cases.
+        interval: seconds between frames in the training data, the default of ``step``; None if it differed between
+        cases.
         ranges: name -> (low, high) of the training cases' parameters, conditions and interval.
         provenance: anything worth keeping about the training (shown in the model card).
     """
@@ -87,9 +90,7 @@ class Surrogate(nn.Module):
         known = {field.name: field for field in problem.fields}
         for name in fields:
             if name not in known:
-                raise ConfigError(
-                    f"problem {problem.name!r} has no field {name!r}{did_you_mean(name, known)}"
-                )
+                raise ConfigError(f"problem {problem.name!r} has no field {name!r}{did_you_mean(name, known)}")
         self.fields = {name: known[name] for name in fields}
         self.history = history
         self.target = target
@@ -111,15 +112,14 @@ class Surrogate(nn.Module):
         return torch.stack(columns, -1).to(torch.float32)
 
     def forward(self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
-        """The next state ``(B, C, *grid)`` from ``state (B, history, C, *grid)``, parameters ``(B,)`` and seconds ``(B,)``.
+        """The next state ``(B, C, *grid)`` from ``state (B, history, C, *grid)``, parameters ``(B,)`` and seconds
+        ``(B,)``.
 
         Unchecked and differentiable; ``step`` is the friendly form.
         """
         return self.denormalise(*self.predict(state, parameters, interval))
 
-    def predict(
-        self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def predict(self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor) -> tuple[Tensor, Tensor]:
         """The next state in scaled units ``(B, C, *grid)`` (physical / scale), and the scale ``(B, C, 1...)``."""
         norm, grid = self.normaliser, (1,) * (state.ndim - 3)
         scale = self.field_scales(parameters).to(state.device)
@@ -147,9 +147,10 @@ class Surrogate(nn.Module):
     ) -> Tensor | dict[str, Tensor]:
         """One frame ahead, in physical units.
 
-        ``state``: a tensor ``(B, C, *grid)`` with the channels of ``fields`` (``(B, history, C, *grid)`` for a surrogate with history),
-        or a dictionary ``{"velocity": (B, 2, nx, ny)}`` as ``problem.solve`` returns for one time. The answer has the form of the
-        question. ``interval`` is the step in seconds, by default the one of the training data.
+        ``state``: a tensor ``(B, C, *grid)`` with the channels of ``fields`` (``(B, history, C, *grid)`` for a
+        surrogate with history), or a dictionary ``{"velocity": (B, 2, nx, ny)}`` as ``problem.solve`` returns for one
+        time. The answer has the form of the question. ``interval`` is the step in seconds, by default the one of the
+        training data.
 
         Raises ``DataError`` for a wrong shape or non-finite values, ``ConfigError`` for wrong parameters; warns
         (``OutOfRangeWarning``) when a parameter leaves the training range.
@@ -167,9 +168,11 @@ class Surrogate(nn.Module):
         steps: int,
         interval: float | Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
-        """``steps`` frames ahead: ``(B, steps, C, *grid)`` or a dictionary of fields; the initial state is not repeated.
+        """``steps`` frames ahead: ``(B, steps, C, *grid)`` or a dictionary of fields; the initial state is not
+        repeated.
 
-        A parameter of shape ``(B, steps)`` changes in time. ``interval`` may be a number, ``(B,)`` or ``(B, steps)``. Otherwise as ``step``.
+        A parameter of shape ``(B, steps)`` changes in time. ``interval`` may be a number, ``(B,)`` or ``(B, steps)``.
+        Otherwise as ``step``.
         """
         if steps < 1:
             raise ConfigError(f"steps is {steps}; at least 1 is needed")
@@ -225,9 +228,7 @@ class Surrogate(nn.Module):
     def _as_intervals(self, interval: float | Tensor | None, batch: int, steps: int) -> Tensor:
         if interval is None:
             if self.interval is None:
-                raise ConfigError(
-                    "this surrogate was trained on several frame intervals: give interval= in seconds"
-                )
+                raise ConfigError("this surrogate was trained on several frame intervals: give interval= in seconds")
             interval = self.interval
         values = torch.as_tensor(interval, dtype=torch.float64)
         if values.ndim == 1:
@@ -251,7 +252,8 @@ class Surrogate(nn.Module):
             if least < low - slack or most > high + slack:
                 given = f"{least:.4g}" if math.isclose(least, most) else f"{least:.4g} to {most:.4g}"
                 warnings.warn(
-                    f"{name} is {given}; the surrogate was trained on {low:.4g} to {high:.4g} and its error is unknown outside",
+                    f"{name} is {given}; the surrogate was trained on {low:.4g} to {high:.4g} and its error is "
+                    f"unknown outside",
                     OutOfRangeWarning,
                     stacklevel=4,
                 )
@@ -259,7 +261,8 @@ class Surrogate(nn.Module):
     # ------------------------------------------------------------------------------------------- on disk
 
     def save(self, directory: Path | str) -> Path:
-        """Write ``surrogate.json``, the operator's ``config.json`` and ``model.safetensors``, and the model card ``README.md``."""
+        """Write ``surrogate.json``, the operator's ``config.json`` and ``model.safetensors``, and the model card
+        ``README.md``."""
         directory = Path(directory)
         config = {
             "sciml_version": __version__,
@@ -285,9 +288,7 @@ def at_time(values: Mapping[str, Tensor], index: int, steps: int) -> dict[str, T
     for name, value in values.items():
         if value.ndim == 2:
             if value.shape[1] < steps:
-                raise ConfigError(
-                    f"parameter {name!r} is given for {value.shape[1]} steps; {steps} are asked for"
-                )
+                raise ConfigError(f"parameter {name!r} is given for {value.shape[1]} steps; {steps} are asked for")
             value = value[:, index]
         now[name] = value
     return now
@@ -320,9 +321,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
         config = json.loads(file.read_text())
     except OSError:
         what = "is not there" if not directory.exists() else "holds no surrogate (no surrogate.json)"
-        raise CheckpointError(
-            f"{path} {what}; give a run directory or the surrogate directory inside it"
-        ) from None
+        raise CheckpointError(f"{path} {what}; give a run directory or the surrogate directory inside it") from None
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
     try:
@@ -349,13 +348,12 @@ def model_card(surrogate: Surrogate) -> str:
     """What the surrogate is, takes, returns and was trained on, as Markdown."""
     names = ", ".join(f"`{f.name}` ({f.components}, {f.unit})" for f in surrogate.fields.values())
     count = sum(parameter.numel() for parameter in surrogate.operator.parameters())
-    rows = "\n".join(
-        f"| `{name}` | {low:.6g} | {high:.6g} |" for name, (low, high) in surrogate.ranges.items()
-    )
+    rows = "\n".join(f"| `{name}` | {low:.6g} | {high:.6g} |" for name, (low, high) in surrogate.ranges.items())
     provenance = "\n".join(f"- {key}: {value}" for key, value in surrogate.provenance.items())
+    length = "a given time" if surrogate.interval is None else f"{surrogate.interval:g} s"
     return f"""# Surrogate: {surrogate.problem.title}
 
-{type(surrogate.operator).__name__} with {count:,} parameters; steps {names} by {surrogate.interval or "a given number of"} s.
+{type(surrogate.operator).__name__} with {count:,} parameters; steps {names} by {length}.
 
         surrogate = sciml.load("path/to/this/directory")
     state = surrogate.step(state, parameters)   # state: (batch, {surrogate.channels}, nx, ny) in physical units

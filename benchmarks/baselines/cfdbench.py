@@ -85,9 +85,7 @@ class CFDBenchUNet(nn.Module):
         fine, coarse = widths[:-1], widths[1:]
         self.stem = DoubleConv(3 + N_PARAMETERS, base)
         self.down = nn.ModuleList(DoubleConv(f, c) for f, c in zip(fine, coarse, strict=True))
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(c, f, 2, stride=2) for f, c in zip(fine, coarse, strict=True)
-        )
+        self.up = nn.ModuleList(nn.ConvTranspose2d(c, f, 2, stride=2) for f, c in zip(fine, coarse, strict=True))
         self.merge = nn.ModuleList(DoubleConv(2 * f, f) for f in fine)
         self.head = nn.Conv2d(base, 2, 1)
 

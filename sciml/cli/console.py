@@ -73,9 +73,7 @@ def make_table(
     )
     for number, heading in enumerate(headings):
         justify = "right" if number >= numbers_from else "left"
-        table.add_column(
-            heading, justify=justify, no_wrap=number >= numbers_from, overflow="fold", vertical="bottom"
-        )
+        table.add_column(heading, justify=justify, no_wrap=number >= numbers_from, overflow="fold", vertical="bottom")
     for row in rows:
         table.add_row(*row)
     return table

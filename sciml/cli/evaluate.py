@@ -20,9 +20,7 @@ EXAMPLES = """Examples: its own held-out cases, those outside its training range
 
 def evaluate(
     run: options.Run,
-    more: Annotated[
-        list[str] | None, typer.Argument(metavar="", hidden=True, help="More files after --data.")
-    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True, help="More files after --data.")] = None,
     data: options.Data = None,
     split: Annotated[
         options.Split | None,
@@ -36,9 +34,7 @@ def evaluate(
     """
     words, files = options.split_positionals(more, data)
     if words:
-        raise ConfigError(
-            f"cannot use {words[0]!r} here; 'sciml evaluate' takes one RUN, and files after --data"
-        )
+        raise ConfigError(f"cannot use {words[0]!r} here; 'sciml evaluate' takes one RUN, and files after --data")
     if files and split is not None:
         raise ConfigError("--data and --split exclude each other: a file is evaluated whole")
     from sciml.training import evaluate_run

@@ -20,9 +20,7 @@ EXAMPLES = """Examples:
 
 
 def info(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A run directory, a surrogate or a data file.")
-    ],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A run directory, a surrogate or a data file.")],
     json: options.Json = False,
 ) -> None:
     """Say what is in a run, a surrogate or a data file."""
@@ -77,9 +75,7 @@ def _run(path: Path) -> dict[str, Any]:
         }
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'config.yaml'} is damaged: {error}") from None
-    steps = sorted(
-        each.name for each in (path / "checkpoints").glob("step_*") if not each.name.endswith(".tmp")
-    )
+    steps = sorted(each.name for each in (path / "checkpoints").glob("step_*") if not each.name.endswith(".tmp"))
     summary = _json(path / "summary.json") if (path / "summary.json").is_file() else {}
     return {
         "kind": "run",
@@ -131,9 +127,7 @@ def _data(path: Path) -> dict[str, Any]:
         "subsets": counts,
         "fields": {f.name: f"{f.components} components, {f.unit}" for f in declared.fields}
         | {f.name: f"faces normal to {f.axis}, {f.unit}" for f in declared.face_fields},
-        "parameters": {
-            name: _range(file.parameters[name], unit) for name, unit in declared.parameters.items()
-        },
+        "parameters": {name: _range(file.parameters[name], unit) for name, unit in declared.parameters.items()},
     }
 
 

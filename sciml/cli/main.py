@@ -50,9 +50,7 @@ class Commands(TyperGroup):
         except Exception as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch.OutOfMemoryError, without importing torch
                 raise
-            _fail(
-                f"the device ran out of memory; try a smaller batch_size or --device cpu ({error})", error, 1
-            )
+            _fail(f"the device ran out of memory; try a smaller batch_size or --device cpu ({error})", error, 1)
 
 
 def _fail(text: str, error: BaseException, code: int, prefix: str = "error: ") -> None:
@@ -109,9 +107,7 @@ def _root(
 
 for command in (train, generate, evaluate, predict, plot, info, problems):
     name = command.__name__.rpartition(".")[2]
-    app.command(name, epilog=command.EXAMPLES, no_args_is_help=command.NEEDS_ARGUMENTS)(
-        getattr(command, name)
-    )
+    app.command(name, epilog=command.EXAMPLES, no_args_is_help=command.NEEDS_ARGUMENTS)(getattr(command, name))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -43,14 +43,10 @@ def complete_subset(incomplete: str) -> list[str]:
     return [name for name in SUBSETS if name.startswith(incomplete)]
 
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Machine-readable result on stdout; the rest goes to stderr.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout; the rest goes to stderr.")]
 Data = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--data", metavar="FILE", help="Data file; give several, or a shell pattern: --data data/*.h5."
-    ),
+    typer.Option("--data", metavar="FILE", help="Data file; give several, or a shell pattern: --data data/*.h5."),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as 'sciml train' names it.")]
 

@@ -43,15 +43,11 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Data file to write.")],
     steps: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Frames to predict; default: up to the last of the file.", show_default=False
-        ),
+        typer.Option(min=1, help="Frames to predict; default: up to the last of the file.", show_default=False),
     ] = None,
     frame: Annotated[
         int | None,
-        typer.Option(
-            help="Frame to start from, -1 the last; default: the first possible.", show_default=False
-        ),
+        typer.Option(help="Frame to start from, -1 the last; default: the first possible.", show_default=False),
     ] = None,
     device: Annotated[options.Device, typer.Option(help="Where to compute.")] = options.Device.auto,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
@@ -79,8 +75,7 @@ def predict(
         error = result["relative_l2_last"]
         told = "" if error is None else f"; relative L2 after {result['compared_frames']} steps {error:.3g}"
         progress.message(
-            f"wrote {out}: {result['cases']} cases, {result['steps']} steps from frame {result['frame']}"
-            + told
+            f"wrote {out}: {result['cases']} cases, {result['steps']} steps from frame {result['frame']}" + told
         )
     if json:
         print_json(result)
@@ -111,9 +106,7 @@ def roll_out(
     given = file.n_frames - 1 - first
     steps = steps or given or DEFAULT_STEPS
     info = _description(surrogate, file, history + steps, source, first)
-    channels = torch.cat(
-        [torch.arange(file.info.n_channels)[file.info.channels(name)] for name in surrogate.fields]
-    )
+    channels = torch.cat([torch.arange(file.info.n_channels)[file.info.channels(name)] for name in surrogate.fields])
     parameters = {name: _ahead(values, first, history, steps) for name, values in file.parameters.items()}
     errors = []
     with (
@@ -162,9 +155,7 @@ def _start(file: "DatasetFile", history: int, frame: int | None) -> int:
     return first
 
 
-def _description(
-    surrogate: "Surrogate", file: "DatasetFile", frames: int, source: Path, first: int
-) -> "DatasetInfo":
+def _description(surrogate: "Surrogate", file: "DatasetFile", frames: int, source: Path, first: int) -> "DatasetInfo":
     """What the written file says about itself; checks on the way that the input fits the surrogate."""
     import dataclasses
 
@@ -172,16 +163,13 @@ def _description(
 
     if file.info.problem != surrogate.problem.name:
         raise DataError(
-            f"{file.path} holds the problem {file.info.problem!r}; "
-            f"the surrogate is for {surrogate.problem.name!r}"
+            f"{file.path} holds the problem {file.info.problem!r}; the surrogate is for {surrogate.problem.name!r}"
         )
     known = {field.name: field for field in file.info.fields}
     for name, field in surrogate.fields.items():
         if name not in known or known[name].components != field.components:
             held = ", ".join(f"{f.name} ({f.components})" for f in file.info.fields)
-            raise DataError(
-                f"the surrogate needs the field {name} ({field.components}); {file.path} holds {held}"
-            )
+            raise DataError(f"the surrogate needs the field {name} ({field.components}); {file.path} holds {held}")
     return dataclasses.replace(
         file.info,
         fields=tuple(known[name] for name in surrogate.fields),

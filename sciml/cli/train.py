@@ -48,9 +48,7 @@ def train(
     ] = None,
     operator: Annotated[
         str | None,
-        typer.Option(
-            help="unet, fno or deeponet.", autocompletion=options.complete_operator, show_default=False
-        ),
+        typer.Option(help="unet, fno or deeponet.", autocompletion=options.complete_operator, show_default=False),
     ] = None,
     data: options.Data = None,
     config: Annotated[
@@ -60,15 +58,9 @@ def train(
         str | None,
         typer.Option(metavar="auto|PATH", help="Go on with a run: this one, or the newest unfinished one."),
     ] = None,
-    device: Annotated[
-        options.Device | None, typer.Option(help="Where to train.", show_default="auto")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of weights and batches.", show_default="0")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many passes over the data.")
-    ] = None,
+    device: Annotated[options.Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and batches.", show_default="0")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Stop after so many passes over the data.")] = None,
     time_limit: Annotated[
         float | None,
         typer.Option(metavar="MINUTES", help="Minutes of training, without generation and evaluation."),
@@ -78,9 +70,7 @@ def train(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", metavar="DIR", help="Run directory.", show_default="runs/PROBLEM/OPERATOR/TIME"
-        ),
+        typer.Option("--out", "-o", metavar="DIR", help="Run directory.", show_default="runs/PROBLEM/OPERATOR/TIME"),
     ] = None,
     figures: Annotated[bool, typer.Option(help="Draw pictures at the end.")] = True,
     json: options.Json = False,
@@ -157,9 +147,7 @@ def _resolve(
         problem = load_yaml(file).get("problem")
     if problem is None:
         names = ", ".join(options.PROBLEMS)
-        raise ConfigError(
-            f"what should be trained? Give --problem ({names}), or --config with a file that names it"
-        )
+        raise ConfigError(f"what should be trained? Give --problem ({names}), or --config with a file that names it")
     resolved = resolve_config(problem, operator, file, overrides, flags)
     from sciml.operators import OPERATORS
 

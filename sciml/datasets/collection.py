@@ -98,9 +98,7 @@ class Collection:
     def _one_length(self, cases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         lengths = set(self.n_frames(cases).tolist())
         if len(lengths) > 1:
-            raise DataError(
-                f"these cases have {sorted(lengths)} frames: ask for cases of one length at a time"
-            )
+            raise DataError(f"these cases have {sorted(lengths)} frames: ask for cases of one length at a time")
         return self.locate(cases)
 
 

@@ -43,6 +43,4 @@ def sync_directory(directory: Path) -> None:
 def os_error(what: str, path: Path, error: OSError) -> DataError:
     """``what path: reason; what to do``, to be raised."""
     reason = error.strerror or str(error)
-    return DataError(
-        f"{what} {path}: {reason}; free space or choose a directory that can be written, then run again"
-    )
+    return DataError(f"{what} {path}: {reason}; free space or choose a directory that can be written, then run again")

@@ -33,18 +33,14 @@ def export_well(
             raise DataError(f"unknown split {split!r}" + did_you_mean(split, ("train", "valid", "test")))
     if not files.get("train"):
         raise DataError("The Well's statistics come from the train split: give it at least one file")
-    Collection(
-        [path for paths in files.values() for path in paths]
-    )  # refuses files that are not one data set
+    Collection([path for paths in files.values() for path in paths])  # refuses files that are not one data set
     for split, paths in files.items():
         target = directory / "data" / split
         target.mkdir(parents=True, exist_ok=True)
         for path in map(Path, paths):
             new = target / f"{path.stem}.hdf5"
             if new.exists():
-                raise DataError(
-                    f"{new} exists already; export to an empty directory, from files of distinct names"
-                )
+                raise DataError(f"{new} exists already; export to an empty directory, from files of distinct names")
             try:
                 shutil.copy2(path, new) if copy else os.link(path, new)
             except OSError:  # another file system

@@ -92,8 +92,7 @@ class DatasetInfo:
                 return slice(start, start + f.components)
             start += f.components
         raise DataError(
-            f"no field {name!r} in this {self.problem!r} data set"
-            + did_you_mean(name, (f.name for f in self.fields))
+            f"no field {name!r} in this {self.problem!r} data set" + did_you_mean(name, (f.name for f in self.fields))
         )
 
     def face_shape(self, name: str) -> tuple[int, ...]:
@@ -126,9 +125,7 @@ class DatasetInfo:
             values["face_fields"] = tuple(FaceFieldInfo(**f) for f in values.get("face_fields", ()))
             return cls(**values)
         except (KeyError, TypeError) as error:
-            raise DataError(
-                f"the description of the data set is incomplete or has unknown keys: {error}"
-            ) from error
+            raise DataError(f"the description of the data set is incomplete or has unknown keys: {error}") from error
 
     @classmethod
     def from_json(cls, text: str) -> "DatasetInfo":
@@ -183,9 +180,7 @@ def _check(info: DatasetInfo) -> None:
         raise DataError(f"boundaries must name the sides {sorted(sides)}, got {sorted(info.boundaries)}")
     for side, kind in info.boundaries.items():
         if kind not in BOUNDARY_KINDS:
-            raise DataError(
-                f"boundary {side}: unknown kind {kind!r}" + did_you_mean(str(kind), BOUNDARY_KINDS)
-            )
+            raise DataError(f"boundary {side}: unknown kind {kind!r}" + did_you_mean(str(kind), BOUNDARY_KINDS))
     for side, name in info.boundary_parameters.items():
         if side not in sides or name not in info.parameters:
             raise DataError(

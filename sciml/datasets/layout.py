@@ -122,9 +122,7 @@ def create(
     group.create_dataset("info", data=info.to_json(), dtype=text)
     group.create_dataset("subset", data=np.asarray(subsets, dtype=object), dtype=text)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_alloc_time(
-        h5py.h5d.ALLOC_TIME_EARLY
-    )  # contiguous datasets otherwise have no offset until written
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # contiguous datasets otherwise have no offset until written
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     for path, (shape, dtype) in shapes(info, n_cases, materialize).items():
         parent, _, name = path.rpartition("/")
@@ -168,8 +166,7 @@ def parameter_arrays(info: DatasetInfo, n_cases: int, parameters: Mapping[str, A
     for name in parameters:
         if name not in info.parameters:
             raise DataError(
-                f"parameter {name!r} is not in the data set's description"
-                + did_you_mean(name, info.parameters)
+                f"parameter {name!r} is not in the data set's description" + did_you_mean(name, info.parameters)
             )
     for name in info.parameters:
         if name not in parameters:
@@ -184,9 +181,7 @@ def parameter_arrays(info: DatasetInfo, n_cases: int, parameters: Mapping[str, A
                 f"got {values.shape}"
             )
         if not np.isfinite(values).all():
-            raise DataError(
-                f"parameter {name!r} is not finite in case {int(np.argwhere(~np.isfinite(values))[0, 0])}"
-            )
+            raise DataError(f"parameter {name!r} is not finite in case {int(np.argwhere(~np.isfinite(values))[0, 0])}")
         arrays[name] = values
     return arrays
 

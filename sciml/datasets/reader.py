@@ -136,9 +136,7 @@ def open_checked(path: Path) -> h5py.File:
     """
     partial = Path(f"{path}{PARTIAL}")
     if not path.is_file():
-        hint = (
-            f"; {partial} is unfinished: run what writes it again, it continues" if partial.exists() else ""
-        )
+        hint = f"; {partial} is unfinished: run what writes it again, it continues" if partial.exists() else ""
         raise DataError(f"no data-set file {path}{hint or '; check the path or generate it'}")
     try:
         file = h5py.File(path, "r", locking=False)
@@ -167,9 +165,7 @@ def _check_schema(file: h5py.File, path: Path) -> None:
         )
     schema = str(file["sciml"].attrs["schema"])
     if schema != SCHEMA:
-        raise DataError(
-            f"{path} has the schema {schema!r}, this sciml reads {SCHEMA!r}; install a newer sciml"
-        )
+        raise DataError(f"{path} has the schema {schema!r}, this sciml reads {SCHEMA!r}; install a newer sciml")
     written = file["sciml/written"][()] if "sciml/written" in file else np.ones(1)
     if not written.all():
         raise DataError(

@@ -103,22 +103,16 @@ def field_statistics(
             shape = state.shape
             state = transform(state, source.parameters([case]))
             if state.shape != shape:
-                raise DataError(
-                    f"transform must keep the shape {tuple(shape)}, returned {tuple(state.shape)}"
-                )
+                raise DataError(f"transform must keep the shape {tuple(shape)}, returned {tuple(state.shape)}")
         state = state[0, first_frame:].movedim(1, 0)  # (C, T, *grid)
         if not torch.isfinite(state).all():
-            raise DataError(
-                f"non-finite values in case {case} of {source.files[file].path}; see check_finite"
-            )
+            raise DataError(f"non-finite values in case {case} of {source.files[file].path}; see check_finite")
         if state.shape[1]:
             values.add(state.flatten(1).numpy())
         if state.shape[1] > stride:
             increments.add((state[:, stride:] - state[:, :-stride]).flatten(1).numpy())
     if not values.n:
-        raise DataError(
-            f"no frame from {first_frame} on in these {len(cases)} cases; choose a smaller first_frame"
-        )
+        raise DataError(f"no frame from {first_frame} on in these {len(cases)} cases; choose a smaller first_frame")
     std, constant = values.std()
     increment_std, still = increments.std()
     return FieldStatistics(

@@ -54,16 +54,12 @@ class TrajectoryWindows(Dataset):
             if value < least:
                 raise DataError(f"{name} must be at least {least}, got {value}")
         if first_frame < 0 or isinstance(fields, str) or not fields:
-            raise DataError(
-                f"first_frame must be >= 0 and fields a list of names, got {first_frame} and {fields!r}"
-            )
+            raise DataError(f"first_frame must be >= 0 and fields a list of names, got {first_frame} and {fields!r}")
         self.collection = Collection(files)
         self.info = self.collection.info
         self.fields, self.history, self.horizon = tuple(fields), history, horizon
         self.first_frame, self.stride, self.pin_memory = first_frame, stride, pin_memory
-        self.channels = np.concatenate(
-            [np.arange(self.info.n_channels)[self.info.channels(f)] for f in fields]
-        )
+        self.channels = np.concatenate([np.arange(self.info.n_channels)[self.info.channels(f)] for f in fields])
         n = self.collection.n_cases
         self.cases = np.arange(n) if cases is None else np.asarray(cases, dtype=np.int64).reshape(-1)
         self._file, self._local = self.collection.locate(self.cases)

@@ -110,9 +110,7 @@ class DatasetWriter:
                 new.unlink()
                 return
             # HDF5 crashes on a full disk: meet it before HDF5 does, and before hours of solving.
-            reserve(
-                self._descriptor(), data_bytes(self.info, self.n_cases, self.materialize) + METADATA_BYTES
-            )
+            reserve(self._descriptor(), data_bytes(self.info, self.n_cases, self.materialize) + METADATA_BYTES)
             with h5py.File(new, "w", libver=LIBVER, locking=False) as file:
                 create(file, self.info, self.n_cases, parameters, subsets, self._mark, self.materialize)
                 well.write_tree(file, self.info, self.n_cases)
@@ -135,9 +133,7 @@ class DatasetWriter:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
-            raise DataError(
-                f"{self.partial} is being written by another process; wait for it or stop it"
-            ) from error
+            raise DataError(f"{self.partial} is being written by another process; wait for it or stop it") from error
         except OSError:  # a file system without locks
             pass
 
@@ -146,15 +142,10 @@ class DatasetWriter:
         try:
             with h5py.File(self.partial, "r", locking=False) as file:
                 if file["sciml"].attrs["fingerprint"] != self._mark:
-                    differences = differing_keys(
-                        DatasetInfo.from_json(file["sciml/info"].asstr()[()]), self.info
-                    )
+                    differences = differing_keys(DatasetInfo.from_json(file["sciml/info"].asstr()[()]), self.info)
                     raise DataError(
                         f"{self.partial} holds an unfinished data set that differs from this one: "
-                        + (
-                            "; ".join(differences)
-                            or "its parameters, subsets, number of cases or materialize"
-                        )
+                        + ("; ".join(differences) or "its parameters, subsets, number of cases or materialize")
                         + f" (there and here); {remedy}, or write to another path"
                     )
                 slots = {path: slot(file[path]) for path in self._shapes}
@@ -174,9 +165,7 @@ class DatasetWriter:
         """Indices of the cases that are not yet written."""
         return [int(i) for i in np.flatnonzero(~self.written())]
 
-    def write(
-        self, cases: Sequence[int], trajectory: Mapping[str, Any], coordinates: Mapping[str, Any]
-    ) -> None:
+    def write(self, cases: Sequence[int], trajectory: Mapping[str, Any], coordinates: Mapping[str, Any]) -> None:
         """Put solved cases on disk.
 
         ``trajectory``: every field ``(b, T, components, *grid)``, every face field ``(b, T, *face grid)`` and
@@ -213,9 +202,7 @@ class DatasetWriter:
                 f"a trajectory of {info.problem!r} has the entries {sorted(names)}, got {sorted(trajectory)}"
             )
         if set(coordinates) != set(info.axes):
-            raise DataError(
-                f"coordinates are needed for the axes {list(info.axes)}, got {sorted(coordinates)}"
-            )
+            raise DataError(f"coordinates are needed for the axes {list(info.axes)}, got {sorted(coordinates)}")
         expected = {f.name: (b, info.n_frames, f.components, *info.grid) for f in info.fields}
         expected |= {f.name: (b, info.n_frames, *info.face_shape(f.name)) for f in info.face_fields}
         expected["time"] = (b, info.n_frames)
@@ -239,8 +226,7 @@ class DatasetWriter:
             along = as_numpy(coordinates[axis]).astype(np.float64)
             if along.shape not in ((n,), (b, n)) or not np.isfinite(along).all():
                 raise DataError(
-                    f"coordinate {axis!r} must be finite with the shape ({n},) or ({b}, {n}), got "
-                    f"{along.shape}"
+                    f"coordinate {axis!r} must be finite with the shape ({n},) or ({b}, {n}), got {along.shape}"
                 )
             arrays[coordinate_path(axis)] = arrays[f"/dimensions/{axis}"] = np.broadcast_to(along, (b, n))
         return arrays

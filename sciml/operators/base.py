@@ -88,9 +88,7 @@ class Operator(nn.Module):
         if self.n_parameters:
             given = "missing" if parameters is None else f"of shape {tuple(parameters.shape)}"
             if parameters is None or parameters.shape != (batch, self.n_parameters):
-                raise DataError(
-                    f"{self.name}: parameters are {given}; expected ({batch}, {self.n_parameters})"
-                )
+                raise DataError(f"{self.name}: parameters are {given}; expected ({batch}, {self.n_parameters})")
         elif parameters is not None and parameters.numel():
             raise DataError(
                 f"{self.name}: parameters of shape {tuple(parameters.shape)} were given to an operator "
@@ -117,9 +115,7 @@ class Operator(nn.Module):
         aside = directory / f".{WEIGHTS_FILE}.{os.getpid()}"
         save_file(tensors, aside, metadata={"format": "pt"})
         os.replace(aside, directory / WEIGHTS_FILE)
-        text = json.dumps(
-            {"operator": self.name, "config": self.config, "sciml_version": __version__}, indent=2
-        )
+        text = json.dumps({"operator": self.name, "config": self.config, "sciml_version": __version__}, indent=2)
         aside = directory / f".{CONFIG_FILE}.{os.getpid()}"
         aside.write_text(text + "\n", encoding="utf-8")
         os.replace(aside, directory / CONFIG_FILE)
@@ -215,9 +211,7 @@ def _record_arguments(init: Callable[..., None]) -> Callable[..., None]:
         try:
             config = json.loads(json.dumps(config))  # tuples become lists, as they will once saved
         except TypeError as error:
-            raise ConfigError(
-                f"{type(self).__name__}: an argument cannot be written as JSON: {error}"
-            ) from error
+            raise ConfigError(f"{type(self).__name__}: an argument cannot be written as JSON: {error}") from error
         init(self, *args, **kwargs)
         self.config = config  # a subclass's constructor ends last, so the outermost arguments stay
 
@@ -234,6 +228,4 @@ def _check_tensors(file: Path, given: dict[str, Tensor], expected: dict[str, Ten
     ]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(
-            f"{file} does not fit the operator in {CONFIG_FILE}: {'; '.join(problems[:8])}{more}"
-        )
+        raise CheckpointError(f"{file} does not fit the operator in {CONFIG_FILE}: {'; '.join(problems[:8])}{more}")

@@ -64,9 +64,7 @@ class UNet(Operator):
         widths = list(hidden_channels)
         if not widths:
             raise ConfigError("unet: hidden_channels is empty; expected a width for each level")
-        check_positive(
-            "unet", n_layers=n_layers, patch_size=patch_size, embedding_channels=embedding_channels
-        )
+        check_positive("unet", n_layers=n_layers, patch_size=patch_size, embedding_channels=embedding_channels)
         check_positive("unet", **{f"hidden_channels[{i}]": width for i, width in enumerate(widths)})
         self.patch_size = patch_size
         self.coordinates = coordinates

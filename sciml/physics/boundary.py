@@ -109,8 +109,7 @@ def check_boundaries(grid: Grid, boundaries: Boundaries) -> None:
                 )
             if isinstance(boundary, MovingWall) and _nonzero(boundary.velocity[j]):
                 raise ConfigError(
-                    f"The moving wall {name!r} has a velocity through itself (component {AXIS_NAMES[j]}); "
-                    "use Inlet."
+                    f"The moving wall {name!r} has a velocity through itself (component {AXIS_NAMES[j]}); use Inlet."
                 )
 
 
@@ -126,8 +125,7 @@ def boundary_values(
         per_axis = []
         for j in range(grid.dim):
             pair = [
-                _slab(grid, i, j, names[2 * j + end], boundaries[names[2 * j + end]], dtype, device)
-                for end in (0, 1)
+                _slab(grid, i, j, names[2 * j + end], boundaries[names[2 * j + end]], dtype, device) for end in (0, 1)
             ]
             per_axis.append((pair[0], pair[1]))
         slabs.append(tuple(per_axis))

@@ -136,9 +136,7 @@ class FastDiagonalisation:
 
     def helmholtz_factor(self, coefficient: Tensor) -> Tensor:
         """1 / (1 - c lambda) ``(B, *m)`` for the coefficient c ``(B,)``."""
-        return 1 / (
-            1 - coefficient.to(self.eigenvalues).reshape(-1, *(1,) * len(self._forward)) * self.eigenvalues
-        )
+        return 1 / (1 - coefficient.to(self.eigenvalues).reshape(-1, *(1,) * len(self._forward)) * self.eigenvalues)
 
     def apply(self, f: Tensor, factor: Tensor) -> Tensor:
         """Transform ``f``, multiply by ``factor``, transform back."""

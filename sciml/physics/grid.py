@@ -28,9 +28,7 @@ class Axis:
     def __post_init__(self) -> None:
         faces = torch.as_tensor(self.faces, dtype=torch.float64).detach().cpu()
         if faces.ndim != 1 or len(faces) < 3:
-            raise ConfigError(
-                f"An axis needs at least two cells (three faces), got faces of {tuple(faces.shape)}."
-            )
+            raise ConfigError(f"An axis needs at least two cells (three faces), got faces of {tuple(faces.shape)}.")
         if not (faces.diff() > 0).all() or abs(faces[0]) > 1e-12 or abs(faces[-1] - 1) > 1e-12:
             raise ConfigError("The faces of an axis must rise strictly from 0 to 1.")
         object.__setattr__(self, "faces", faces)
@@ -87,9 +85,7 @@ def stretched_axis(n: int, strength: float, *, ends: Ends = "both") -> Axis:
     (Vinokur, J. Comput. Phys. 50 (1983) 215). ``strength`` s > 0; 1 to 3 is usual, larger clusters more.
     """
     if not strength > 0 or not math.isfinite(strength):
-        raise ConfigError(
-            f"The stretching strength must be positive, got {strength}; use uniform_axis instead of 0."
-        )
+        raise ConfigError(f"The stretching strength must be positive, got {strength}; use uniform_axis instead of 0.")
     k = torch.linspace(0, 1, n + 1, dtype=torch.float64)
     if ends == "both":
         faces = 0.5 * (1 + torch.tanh(strength * (2 * k - 1)) / math.tanh(strength))
@@ -125,8 +121,7 @@ class Grid:
             raise ConfigError(f"A grid has 1 to 3 axes, got {len(axes)}.")
         if lengths.ndim != 2 or lengths.shape[1] != len(axes):
             raise ConfigError(
-                f"lengths must be (batch, {len(axes)}), one length per case and axis; got "
-                f"{tuple(lengths.shape)}."
+                f"lengths must be (batch, {len(axes)}), one length per case and axis; got {tuple(lengths.shape)}."
             )
         check_positive("length", lengths)
         object.__setattr__(self, "axes", axes)

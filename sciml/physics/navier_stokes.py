@@ -85,9 +85,7 @@ def trajectory_residual(
         middle = 0.5 * (pressure[:, t] + pressure[:, t + 1])
         dt = times[:, t + 1] - times[:, t]
         pairs.append(
-            momentum_residual(
-                before, after, middle, dt, grid=grid, boundaries=boundaries, viscosity=viscosity
-            )
+            momentum_residual(before, after, middle, dt, grid=grid, boundaries=boundaries, viscosity=viscosity)
         )
     return tuple(torch.stack(component, 1) for component in zip(*pairs, strict=True))
 

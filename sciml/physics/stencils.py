@@ -37,9 +37,7 @@ class Metric:
     weight: float | Tensor
 
 
-def metrics(
-    grid: Grid, *, dtype: torch.dtype, device: torch.device | str | None = None
-) -> tuple[Metric, ...]:
+def metrics(grid: Grid, *, dtype: torch.dtype, device: torch.device | str | None = None) -> tuple[Metric, ...]:
     """The metric of every axis of ``grid``."""
     result = []
     for j, axis in enumerate(grid.axes):
@@ -97,9 +95,7 @@ def closed(x: Tensor, metric: Metric) -> Tensor:
 def opened(x: Tensor, metric: Metric) -> Tensor:
     """Prepend the last slice of a periodic axis (cells -1 ... n - 1), so that a difference lands on all n
     faces."""
-    return (
-        torch.cat([x.narrow(metric.dim, x.shape[metric.dim] - 1, 1), x], metric.dim) if metric.periodic else x
-    )
+    return torch.cat([x.narrow(metric.dim, x.shape[metric.dim] - 1, 1), x], metric.dim) if metric.periodic else x
 
 
 def unknown(x: Tensor, metric: Metric) -> Tensor:
@@ -140,9 +136,7 @@ def to_nodes(x: Tensor, metric: Metric, slabs: tuple[Slab, Slab]) -> Tensor:
     return torch.cat([low, inner, high], dim)
 
 
-def advection(
-    velocity: tuple[Tensor, ...], metrics: tuple[Metric, ...], values: BoundaryValues
-) -> tuple[Tensor, ...]:
+def advection(velocity: tuple[Tensor, ...], metrics: tuple[Metric, ...], values: BoundaryValues) -> tuple[Tensor, ...]:
     """div(u u_i) at the unknown faces of every component, from stored faces.
 
     Divergence form with central fluxes: normal fluxes at the cell centres, cross fluxes at the edges, where
@@ -163,9 +157,7 @@ def advection(
     return tuple(total)
 
 
-def laplacian(
-    velocity: tuple[Tensor, ...], metrics: tuple[Metric, ...], values: BoundaryValues
-) -> tuple[Tensor, ...]:
+def laplacian(velocity: tuple[Tensor, ...], metrics: tuple[Metric, ...], values: BoundaryValues) -> tuple[Tensor, ...]:
     """lap u_i at the unknown faces of every component, from stored faces.
 
     Along its own axis the component uses its boundary faces (at an outlet: zero gradient over the last cell);
@@ -220,9 +212,7 @@ def faces_to_centres(velocity: tuple[Tensor, ...], metrics: tuple[Metric, ...]) 
     return torch.stack(parts, 1)
 
 
-def centres_to_faces(
-    velocity: Tensor, metrics: tuple[Metric, ...], values: BoundaryValues
-) -> tuple[Tensor, ...]:
+def centres_to_faces(velocity: Tensor, metrics: tuple[Metric, ...], values: BoundaryValues) -> tuple[Tensor, ...]:
     """Stored faces from a cell-centred velocity ``(B, dim, *cells)``: linear interpolation, boundary values
     at the ends."""
     result = []
@@ -256,9 +246,7 @@ def padded(inner: Tensor, metric: Metric) -> Tensor:
     return torch.cat([edge, inner, edge], metric.dim)
 
 
-def subtract_gradient(
-    velocity: tuple[Tensor, ...], phi: Tensor, metrics: tuple[Metric, ...]
-) -> tuple[Tensor, ...]:
+def subtract_gradient(velocity: tuple[Tensor, ...], phi: Tensor, metrics: tuple[Metric, ...]) -> tuple[Tensor, ...]:
     """u - grad phi at the unknown faces, from stored faces and cells; boundary faces stay."""
     result = []
     for u, metric in zip(velocity, metrics, strict=True):

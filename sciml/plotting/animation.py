@@ -49,8 +49,7 @@ def animate_rollout(
         fields = (panels.truth, panels.prediction, panels.error)
         scales = [(panels.limits, panels.colour_map)] * 2 + [(panels.error_limits, panels.error_map)]
         shown = [
-            draw(axis, field[0], width, height, *scale)
-            for axis, field, scale in zip(axes, fields, scales, strict=True)
+            draw(axis, field[0], width, height, *scale) for axis, field, scale in zip(axes, fields, scales, strict=True)
         ]
         for axis, head in zip(axes, ("truth", "prediction", "error"), strict=True):
             axis.set_title(head, loc="left", pad=4)
@@ -85,13 +84,9 @@ def _palette(*colour_maps: str) -> Image.Image:
     return image
 
 
-def _write(
-    images: list[Image.Image], palette: Image.Image, path: Path, frames_per_second: float, pause: float
-) -> Path:
+def _write(images: list[Image.Image], palette: Image.Image, path: Path, frames_per_second: float, pause: float) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     duration = [round(1000 / frames_per_second)] * (len(flat) - 1) + [round(1000 * pause)]
-    flat[0].save(
-        path, format="GIF", save_all=True, append_images=flat[1:], duration=duration, loop=0, optimize=False
-    )
+    flat[0].save(path, format="GIF", save_all=True, append_images=flat[1:], duration=duration, loop=0, optimize=False)
     return path

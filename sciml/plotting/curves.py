@@ -73,21 +73,15 @@ def _error_curve(axes: Axes, label: str, curve: np.ndarray, colour: str, worst: 
     if len(curve) > 1:
         if lost == 0:
             low, high = np.quantile(curve, (0.1, 0.9), axis=0)
-            axes.fill_between(
-                step, np.where(low > 0, low, np.nan), high, color=colour, alpha=0.18, linewidth=0
-            )
+            axes.fill_between(step, np.where(low > 0, low, np.nan), high, color=colour, alpha=0.18, linewidth=0)
         if worst:
             top = np.where(np.isfinite(t := curve.max(axis=0)) & (t > 0), t, np.nan)
             axes.plot(step, top, color=colour, linewidth=1.0, linestyle=":", label=f"{label}, worst case")
     if lost:
-        axes.plot(
-            [], [], color=colour, linestyle="none", marker="x", label=f"{lost} of {len(curve)} not finite"
-        )
+        axes.plot([], [], color=colour, linestyle="none", marker="x", label=f"{lost} of {len(curve)} not finite")
 
 
-def loss_curves(
-    records: Sequence[Mapping[str, Any]], *, title: str = "", path: str | Path | None = None
-) -> Figure:
+def loss_curves(records: Sequence[Mapping[str, Any]], *, title: str = "", path: str | Path | None = None) -> Figure:
     """Draw training loss, validation errors and learning rate of the records of a ``metrics.jsonl``.
 
     A record has a ``step`` and any of a loss (``LOSS_KEYS``), a rate (``RATE_KEYS``) and numbers whose name

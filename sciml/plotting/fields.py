@@ -59,9 +59,7 @@ def triptych(
                     "rotation": 90,
                     "va": "center",
                 }
-                axes[0].annotate(
-                    f"t = {times[row]:.4g} {time_unit}", (0, 0.5), (-50, 0), ha="center", **where
-                )
+                axes[0].annotate(f"t = {times[row]:.4g} {time_unit}", (0, 0.5), (-50, 0), ha="center", **where)
             head = "error, " if row == 0 else ""
             axes[2].set_title(f"{head}rel. L2 {per_cent(panels.relative_l2[row])}", loc="left", pad=4)
         for axis, head in zip(sheet.axes[0], ("truth", "prediction"), strict=False):

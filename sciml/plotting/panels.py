@@ -68,8 +68,7 @@ def make_panels(truth: ArrayLike, prediction: ArrayLike) -> Panels:
     t, p = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     if t.shape != p.shape or t.ndim not in (3, 4) or 0 in t.shape:
         raise DataError(
-            f"truth {t.shape} and prediction {p.shape} must both be (frames, nx, ny) or "
-            "(frames, components, nx, ny)"
+            f"truth {t.shape} and prediction {p.shape} must both be (frames, nx, ny) or (frames, components, nx, ny)"
         )
     difference = p - t
     axes = tuple(range(1, t.ndim))
@@ -100,9 +99,7 @@ def _extend(values: Array, limits: tuple[float, float]) -> str:
     slack = 0.01 * (limits[1] - limits[0])
     below = bool(finite.size and finite.min() < limits[0] - slack)
     above = bool(finite.size and finite.max() > limits[1] + slack)
-    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[
-        (below, above)
-    ]
+    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[(below, above)]
 
 
 def layout(rows: int, width: float, height: float, largest: float, heading: bool) -> Layout:
@@ -163,9 +160,7 @@ class Layout:
             bar.outline.set_visible(False)
 
 
-def draw(
-    axes: Axes, image: Array, width: float, height: float, limits: tuple[float, float], colours: str
-) -> AxesImage:
+def draw(axes: Axes, image: Array, width: float, height: float, limits: tuple[float, float], colours: str) -> AxesImage:
     """One ``(nx, ny)`` array in its box: x to the right, y up, sides in their true proportion."""
     cmap = matplotlib.colormaps[colours].with_extremes(bad=style.NOT_FINITE)
     shown = axes.imshow(

@@ -84,9 +84,7 @@ def centreline_profiles(
             label = f"Ghia et al. 1982, Re {known}, steady"
             u_axes.plot(ghia.U[known], ghia.Y, color=style.POINTS, label=label, **points)
             v_axes.plot(ghia.X, ghia.V[known], color=style.POINTS, **points)
-        factor, error_label = (
-            (100, "error (% of U)") if scaled else (1, style.with_unit("error", velocity_unit))
-        )
+        factor, error_label = (100, "error (% of U)") if scaled else (1, style.with_unit("error", velocity_unit))
         u_error.plot(factor * (u_pred - u_true), y, color=style.PREDICTION)
         v_error.plot(x, factor * (v_pred - v_true), color=style.PREDICTION)
 

@@ -60,9 +60,7 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
     summary = _summary(run / "summary.json")
     arrays = _arrays(predictions) if predictions.is_file() else {}
     if not arrays:
-        progress.message(
-            f"no {predictions.name} in {run}: the run was not evaluated, its fields are not drawn"
-        )
+        progress.message(f"no {predictions.name} in {run}: the run was not evaluated, its fields are not drawn")
     cases = list(_cases(arrays)) if arrays else []
     written: list[Path] = []
     with progress.phase("figures", 2 + 2 * len(cases) + min(len(cases), 1)):
@@ -96,9 +94,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
             if number < len(lines) - 1:
-                raise DataError(
-                    f"{path} line {number + 1} is not JSON ({error.msg}): the file is damaged"
-                ) from None
+                raise DataError(f"{path} line {number + 1} is not JSON ({error.msg}): the file is damaged") from None
     return [record for record in records if isinstance(record, dict)]
 
 
@@ -152,8 +148,7 @@ def _cases(arrays: Mapping[str, NDArray[Any]]) -> Iterator[Case]:
         reynolds, words = _reynolds(parameters), [subset, f"test case {index}"]
         if reynolds is not None:
             changing = any(
-                f"parameter_{name}" in arrays and np.ptp(_series(arrays, name, number)) > 0
-                for name in parameters
+                f"parameter_{name}" in arrays and np.ptp(_series(arrays, name, number)) > 0 for name in parameters
             )
             words.append(f"Re {reynolds:.0f}{' at the end' if changing else ''}")
         nx, ny = truth.shape[3:]

@@ -10,7 +10,10 @@ __all__ = ["PROBLEMS", "Cavity", "Parameter", "Problem", "Sample", "get_problem"
 
 
 def get_problem(name: str) -> Problem:
-    """The problem of this name. Raises ``ConfigError`` that suggests the nearest name for an unknown one."""
+    """The problem of this name.
+
+    Raises ``ConfigError`` that suggests the nearest name for an unknown one.
+    """
     if name not in PROBLEMS:
         raise ConfigError(f"unknown problem {name!r}{did_you_mean(name, PROBLEMS)}")
     return PROBLEMS[name]()

@@ -50,7 +50,8 @@ class Problem(ABC):
     def as_parameters(self, values: ParameterValues, batch: int | None = None) -> dict[str, Tensor]:
         """Validate a parameter dictionary: float64 tensors ``(B,)`` or ``(B, T)``, numbers repeated over the batch.
 
-        Raises ``ConfigError`` for an unknown or missing name, a wrong length, or a value that is not positive and finite.
+        Raises ``ConfigError`` for an unknown or missing name, a wrong length, or a value that is not positive and
+        finite.
         """
         for name in values:
             if name not in self.parameter_names:
@@ -72,9 +73,7 @@ class Problem(ABC):
             bad = ~(torch.isfinite(tensor) & (tensor > 0)).reshape(batch, -1).all(1)
             if bad.any():
                 case = int(bad.nonzero()[0, 0])
-                raise ConfigError(
-                    f"parameter {name!r} of case {case} is {tensor[case].tolist()}; it must be positive"
-                )
+                raise ConfigError(f"parameter {name!r} of case {case} is {tensor[case].tolist()}; it must be positive")
         return tensors
 
     @abstractmethod
@@ -101,7 +100,8 @@ class Problem(ABC):
 
     @abstractmethod
     def conditions(self, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
-        """The dimensionless numbers ``(B, len(condition_names))`` that govern one step of length ``interval`` (B,)."""
+        """The dimensionless numbers ``(B, len(condition_names))`` that govern one step of length ``interval``
+        (B,)."""
 
     @abstractmethod
     def coordinates(self, parameters: Mapping[str, Tensor], resolution: Sequence[int]) -> dict[str, Tensor]:
@@ -112,9 +112,7 @@ class Problem(ABC):
         """What a generated file says about itself."""
 
     @abstractmethod
-    def residual(
-        self, trajectory: Mapping[str, Tensor], parameters: ParameterValues
-    ) -> dict[str, tuple[Tensor, ...]]:
+    def residual(self, trajectory: Mapping[str, Tensor], parameters: ParameterValues) -> dict[str, tuple[Tensor, ...]]:
         """Discrete PDE residual of a trajectory by equation (e.g. momentum, continuity), differentiable."""
 
     @abstractmethod
@@ -141,6 +139,4 @@ def _as_float64(name: str, value: Any) -> Tensor:
     try:
         return torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise ConfigError(
-            f"parameter {name!r} is {value!r}; expected a number or a list of numbers"
-        ) from None
+        raise ConfigError(f"parameter {name!r} is {value!r}; expected a number or a list of numbers") from None

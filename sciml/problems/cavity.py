@@ -29,8 +29,9 @@ FRAME_INTERVAL = 1e-3
 
 CFL = 0.8
 
-MIXTURE = ("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "prop") + (
-    ("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "bc")
+MIXTURE = (
+    *("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "prop"),
+    *("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "bc"),
 )
 """The order in which the subset ``all`` takes its cases: any 20 in a row hold 9 prop, 6 geo and 5 bc."""
 
@@ -38,8 +39,8 @@ MIXTURE = ("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "pro
 def resolved_reynolds(resolution: int) -> float:
     """The largest Reynolds number that a grid with this many cells along each side resolves.
 
-    The boundary layer is about ``L / sqrt(Re)`` thick; two cells in it ask for ``N >= 2 sqrt(Re)``, which gives Re 1000
-    at 64 cells (where the solver is within 0.02 of Ghia et al. 1982), 4000 at 128.
+    The boundary layer is about ``L / sqrt(Re)`` thick; two cells in it ask for ``N >= 2 sqrt(Re)``, which gives Re
+    1000 at 64 cells (where the solver is within 0.02 of Ghia et al. 1982), 4000 at 128.
     """
     return min(1000.0 * (resolution / 64) ** 2, MAX_REYNOLDS)
 
@@ -67,14 +68,14 @@ class Cavity(Problem):
     condition_names = ("log_reynolds", "log_interval", "log_aspect")
     lookup_weights = (1.0, 1.0, 2.0)
 
-    def sample(
-        self, n: int, subset: str = "all", seed: int = 0, resolution: int = 64, frames: int = 21
-    ) -> Sample:
+    def sample(self, n: int, subset: str = "all", seed: int = 0, resolution: int = 64, frames: int = 21) -> Sample:
         """Draw ``n`` cases.
 
         ``bc``: lid speed uniform from 4 m/s up; ``prop``: density log-uniform in 0.1..10 kg/m^3 and Reynolds number
-        log-uniform from 50 up, which sets the viscosity; ``geo``: height and width uniform in 7..14 mm; ``all``: three in ten
-        geo, a quarter bc, the rest prop. ``outside``: as ``all`` but out of the two bands that are held out by the split
+        log-uniform from 50 up, which sets the viscosity; ``geo``: height and width uniform in 7..14 mm; ``all``:
+        three in ten
+        geo, a quarter bc, the rest prop. ``outside``: as ``all`` but out of the two bands that are held out by the
+        split
         ``extrapolate``; ``reynolds_band``, ``aspect_band``: inside them; ``lid_change``: as ``all``, but the lid speed
         jumps by a factor of 0.5..2 in the middle of the frames. The upper Reynolds number is what the grid resolves.
         """
@@ -83,7 +84,8 @@ class Cavity(Problem):
         largest = resolved_reynolds(resolution)
         if largest < 100:
             raise SolverError(
-                f"resolution {resolution} resolves Reynolds numbers up to {largest:.0f} only, and cases are drawn up to at "
+                f"resolution {resolution} resolves Reynolds numbers up to {largest:.0f} only, and cases are drawn "
+                f"up to at "
                 f"least 100; use a resolution of at least {_needed_resolution(100)}"
             )
         if subset == "reynolds_band" and largest < REYNOLDS_BAND[1]:
@@ -112,8 +114,7 @@ class Cavity(Problem):
                 case = _draw(name, generator, largest)
             cases.append(case)
         parameters = {
-            name: torch.tensor([case[name] for case in cases], dtype=torch.float64)
-            for name in self.parameter_names
+            name: torch.tensor([case[name] for case in cases], dtype=torch.float64) for name in self.parameter_names
         }
         if subset == "lid_change":
             parameters["lid_velocity"] = _jumping_lid(parameters, frames, generator, largest)
@@ -127,7 +128,10 @@ class Cavity(Problem):
         return tuple(MIXTURE[case % len(MIXTURE)] for case in range(n))
 
     def frame_times(self, parameters: ParameterValues, frames: int = 21) -> Tensor:
-        """Frames at ``0, 1, 2, ... ms``, ``(B, frames)``."""
+        """Frames at ``0, 1, 2, ...
+
+        ms``, ``(B, frames)``.
+        """
         batch = self.as_parameters(parameters)["density"].shape[0]
         return (FRAME_INTERVAL * torch.arange(frames, dtype=torch.float64)).expand(batch, frames)
 
@@ -154,13 +158,16 @@ class Cavity(Problem):
         if value > MAX_REYNOLDS * (1 + 1e-9):
             raise SolverError(
                 f"case {worst} has Reynolds number {value:.0f}; this laminar two-dimensional solver is refused above "
-                f"{MAX_REYNOLDS:.0f}, where the flow is close to unsteady and no grid offered here was validated. Lower the lid "
+                f"{MAX_REYNOLDS:.0f}, where the flow is close to unsteady and no grid offered here was validated. "
+                f"Lower the lid "
                 "velocity or the size, or raise the viscosity"
             )
         if value > largest * (1 + 1e-9):
             raise SolverError(
-                f"case {worst} has Reynolds number {value:.0f}; a {'x'.join(map(str, resolution))} grid resolves its boundary "
-                f"layer (two cells in L/sqrt(Re)) up to {largest:.0f}. Use resolution >= {_needed_resolution(value)} or lower "
+                f"case {worst} has Reynolds number {value:.0f}; a {'x'.join(map(str, resolution))} grid resolves "
+                f"its boundary "
+                f"layer (two cells in L/sqrt(Re)) up to {largest:.0f}. Use resolution >= "
+                f"{_needed_resolution(value)} or lower "
                 "the Reynolds number"
             )
 
@@ -175,10 +182,12 @@ class Cavity(Problem):
     ) -> dict[str, Tensor]:
         """Solve the incompressible Navier-Stokes equations from rest.
 
-        ``times``: ``(T,)`` shared or ``(B, T)`` per case, in seconds, increasing from 0. Returns ``velocity (B, T, 2, nx, ny)``,
-        ``pressure (B, T, 1, nx, ny)`` (zero mean), the face velocities and ``time (B, T)``. Each field keeps ``dtype``.
+        ``times``: ``(T,)`` shared or ``(B, T)`` per case, in seconds, increasing from 0. Returns ``velocity (B, T, 2,
+        nx, ny)``, ``pressure (B, T, 1, nx, ny)`` (zero mean), the face velocities and ``time (B, T)``. Each field
+        keeps ``dtype``.
 
-        Raises ``ConfigError`` for bad parameters or times, ``SolverError`` for a Reynolds number that the grid cannot resolve.
+        Raises ``ConfigError`` for bad parameters or times, ``SolverError`` for a Reynolds number that the grid cannot
+        resolve.
         """
         from sciml.physics import box
         from sciml.solvers import IncompressibleSolver
@@ -190,9 +199,7 @@ class Cavity(Problem):
         self.check_resolved(values, shape)
         lid = values["lid_velocity"]
         if lid.ndim == 2 and lid.shape[1] < times.shape[1] - 1:
-            raise ConfigError(
-                f"lid_velocity has {lid.shape[1]} times, the trajectory {times.shape[1]} frames"
-            )
+            raise ConfigError(f"lid_velocity has {lid.shape[1]} times, the trajectory {times.shape[1]} frames")
 
         lengths = torch.stack([values["width"], values["height"]], 1)
         lid = lid.to(device, dtype)
@@ -230,9 +237,7 @@ class Cavity(Problem):
         """``log Re`` (on the width), ``log U dt / W``, ``log H / W``: all that the dimensionless flow depends on."""
         speed, width = parameters["lid_velocity"], parameters["width"]
         reynolds = speed * width * parameters["density"] / parameters["viscosity"]
-        return torch.stack(
-            [reynolds.log(), (speed * interval / width).log(), (parameters["height"] / width).log()], -1
-        )
+        return torch.stack([reynolds.log(), (speed * interval / width).log(), (parameters["height"] / width).log()], -1)
 
     def coordinates(self, parameters: Mapping[str, Tensor], resolution: Sequence[int]) -> dict[str, Tensor]:
         """Cell centres in metres, ``{"x": (B, nx), "y": (B, ny)}``."""
@@ -257,12 +262,11 @@ class Cavity(Problem):
             **extra,
         )
 
-    def residual(
-        self, trajectory: Mapping[str, Tensor], parameters: ParameterValues
-    ) -> dict[str, tuple[Tensor, ...]]:
+    def residual(self, trajectory: Mapping[str, Tensor], parameters: ParameterValues) -> dict[str, tuple[Tensor, ...]]:
         """Discrete Navier-Stokes residual of a trajectory's face velocities, differentiable.
 
-        ``momentum``: per component ``(B, T - 1, interior faces)`` in m/s^2, between consecutive frames (trapezoidal in time, so it is
+        ``momentum``: per component ``(B, T - 1, interior faces)`` in m/s^2, between consecutive frames (trapezoidal
+        in time, so it is
         small only for frames as close as solver steps); ``continuity``: ``((B, T, nx, ny),)`` in 1/s.
         """
         from sciml.physics import box, continuity_residual, momentum_residual
@@ -302,7 +306,10 @@ class Cavity(Problem):
 
 
 def as_resolution(resolution: int | Sequence[int], dim: int = 2) -> tuple[int, ...]:
-    """``64 -> (64, 64)``. Raises ``ConfigError`` for anything but ``dim`` counts of at least 8."""
+    """``64 -> (64, 64)``.
+
+    Raises ``ConfigError`` for anything but ``dim`` counts of at least 8.
+    """
     shape = (resolution,) * dim if isinstance(resolution, int) else tuple(resolution)
     if len(shape) != dim or any(not isinstance(n, int) or n < 8 for n in shape):
         raise ConfigError(f"resolution is {resolution!r}; expected a whole number >= 8, or {dim} of them")
@@ -310,7 +317,10 @@ def as_resolution(resolution: int | Sequence[int], dim: int = 2) -> tuple[int, .
 
 
 def as_times(times: Tensor | Sequence[float], batch: int) -> Tensor:
-    """``(T,)`` or ``(B, T)`` increasing times from 0 as ``(B, T)`` float64. Raises ``ConfigError`` otherwise."""
+    """``(T,)`` or ``(B, T)`` increasing times from 0 as ``(B, T)`` float64.
+
+    Raises ``ConfigError`` otherwise.
+    """
     values = torch.as_tensor(times, dtype=torch.float64)
     values = values.expand(batch, -1) if values.ndim == 1 else values
     if values.ndim != 2 or values.shape[0] != batch or values.shape[1] < 1:
@@ -321,7 +331,10 @@ def as_times(times: Tensor | Sequence[float], batch: int) -> Tensor:
 
 
 def _boundaries(lid_velocity: Tensor) -> dict[str, Any]:
-    """No slip at the walls; the lid moves in +x. The corner faces belong to the side walls: the lid does not leak."""
+    """No slip at the walls; the lid moves in +x.
+
+    The corner faces belong to the side walls: the lid does not leak.
+    """
     from sciml.physics import MovingWall, Wall
 
     return {"x_low": Wall(), "x_high": Wall(), "y_low": Wall(), "y_high": MovingWall((lid_velocity, 0.0))}
@@ -357,7 +370,8 @@ def _in_aspect_band(case: Mapping[str, float]) -> bool:
 def _jumping_lid(
     parameters: Mapping[str, Tensor], frames: int, generator: torch.Generator, largest_reynolds: float
 ) -> Tensor:
-    """Lid speed ``(B, frames)``: the drawn speed for the first half, then another in the resolved and trained range."""
+    """Lid speed ``(B, frames)``: the drawn speed for the first half, then another in the resolved and trained
+    range."""
     first = parameters["lid_velocity"]
     side = torch.maximum(parameters["width"], parameters["height"])
     fastest = largest_reynolds * parameters["viscosity"] / (parameters["density"] * side)

@@ -36,12 +36,12 @@ def generate(
 ) -> Path:
     """Write ``cases`` cases of a subset to the HDF5 file ``out`` and return its path.
 
-    ``shard=(i, n)`` makes the i-th of n files (1-based) of the same sample. ``workers`` processes solve groups of cases, one thread
-    each (only on the CPU). A generation that was interrupted continues with the cases that are missing, and the finished file is
-    the same, bit for bit, on the same machine: cases are grouped before anything is solved.
+    ``shard=(i, n)`` makes the i-th of n files (1-based) of the same sample. ``workers`` processes solve groups of
+    cases, one thread each (only on the CPU). A generation that was interrupted continues with the missing cases, and
+    the finished file is the same, bit for bit, on the same machine: cases are grouped before anything is solved.
 
-    Raises ``ConfigError`` for bad arguments, ``SolverError`` for cases that cannot be resolved, ``DataError`` if ``out`` cannot
-    be written or holds other data.
+    Raises ``ConfigError`` for bad arguments, ``SolverError`` for cases that cannot be resolved, ``DataError`` if
+    ``out`` cannot be written or holds other data.
     """
     problem = get_problem(problem) if isinstance(problem, str) else problem
     progress = progress or Progress()
@@ -56,9 +56,7 @@ def generate(
         raise ConfigError(f"shard {index}/{count} of {cases} cases is empty")
     times = problem.frame_times(sample.parameters, frames)
     shape = (resolution,) * problem.dim
-    info = problem.dataset_info(
-        shape, frames, seed=seed, extra={"subset": subset, "shard": f"{index}/{count}"}
-    )
+    info = problem.dataset_info(shape, frames, seed=seed, extra={"subset": subset, "shard": f"{index}/{count}"})
     parameters, coordinates = sample.parameters, problem.coordinates(sample.parameters, shape)
     with DatasetWriter(out, info, len(sample.subsets), parameters, sample.subsets) as writer:
         missing = set(writer.missing())
@@ -68,10 +66,7 @@ def generate(
             progress.message(f"continuing {out}: {done} of {len(sample.subsets)} cases are there already")
         with progress.phase(f"generate {problem.name}", len(sample.subsets)):
             progress.advance(done)
-            tasks = [
-                (problem.name, sample.select(group).parameters, times[group], shape, device)
-                for group in groups
-            ]
+            tasks = [(problem.name, sample.select(group).parameters, times[group], shape, device) for group in groups]
             for position, trajectory in _solve_all(tasks, workers if device == "cpu" else 1):
                 group = groups[position]
                 writer.write(group, trajectory, {axis: values[group] for axis, values in coordinates.items()})
@@ -82,9 +77,7 @@ def generate(
 
 def _groups(problem: Problem, sample: Sample, times: torch.Tensor, resolution: int) -> list[list[int]]:
     """Cases sorted by cost (the most expensive first) in groups: a batch shares its number of steps."""
-    order = torch.argsort(
-        problem.cost(sample.parameters, times, resolution), descending=True, stable=True
-    ).tolist()
+    order = torch.argsort(problem.cost(sample.parameters, times, resolution), descending=True, stable=True).tolist()
     return [order[start : start + GROUP] for start in range(0, len(order), GROUP)]
 
 
@@ -103,9 +96,7 @@ def _solve_all(tasks: list[tuple], workers: int) -> Iterator[tuple[int, dict[str
         return
     # spawn, not fork: a forked child of a process whose OpenMP threads have run hangs in its first parallel region.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = {pool.submit(_solve, task): position for position, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):

@@ -127,9 +127,7 @@ class IncompressibleSolver:
         other = copy.copy(self)
         other._set_boundaries(boundaries)
         if other.outlets != self.outlets:
-            raise ConfigError(
-                "with_boundaries cannot turn a side into an outlet or back; build a new solver."
-            )
+            raise ConfigError("with_boundaries cannot turn a side into an outlet or back; build a new solver.")
         if not other.outlets:
             other._check_balance()
         return other
@@ -166,12 +164,8 @@ class IncompressibleSolver:
 
     def _zero_faces(self) -> Faces:
         grid = self.grid
-        shapes = [
-            tuple(a.n - (j == i and not a.periodic) for j, a in enumerate(grid.axes)) for i in range(grid.dim)
-        ]
-        return tuple(
-            torch.zeros(grid.batch, *shape, dtype=self.dtype, device=self.device) for shape in shapes
-        )
+        shapes = [tuple(a.n - (j == i and not a.periodic) for j, a in enumerate(grid.axes)) for i in range(grid.dim)]
+        return tuple(torch.zeros(grid.batch, *shape, dtype=self.dtype, device=self.device) for shape in shapes)
 
     def _impose(self, inner: Faces) -> Faces:
         """Stored faces from unknown ones: boundary values, outlets with zero gradient (not yet balanced)."""

@@ -9,9 +9,7 @@ from sciml.physics.boundary import BoundaryValues
 from sciml.physics.stencils import Metric, closed
 
 
-def convection_rate(
-    velocity: tuple[Tensor, ...], metrics: tuple[Metric, ...], values: BoundaryValues
-) -> Tensor:
+def convection_rate(velocity: tuple[Tensor, ...], metrics: tuple[Metric, ...], values: BoundaryValues) -> Tensor:
     """max over cells and boundary values of sum_i |u_i| / h_i, ``(B,)``: 1 / (the step at CFL number 1)."""
     cells = torch.zeros(())
     for u, m in zip(velocity, metrics, strict=True):

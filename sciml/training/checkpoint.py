@@ -1,7 +1,7 @@
 """Training state on disk: one directory a checkpoint, complete or absent.
 
-A checkpoint is written beside its final name, flushed to disk and renamed; a process killed in the middle leaves a ``.tmp`` directory that
-the next write removes. Nothing is unpickled: ``torch.load(weights_only=True)``.
+A checkpoint is written beside its final name, flushed to disk and renamed; a process killed in the middle leaves a
+``.tmp`` directory that the next write removes. Nothing is unpickled: ``torch.load(weights_only=True)``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _FILE = "state.pt"
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write ``directory/step_<step>`` and remove all but the newest ``keep``. Returns its path."""
+    """Write ``directory/step_<step>`` and remove all but the newest ``keep``.
+
+    Returns its path.
+    """
     final = directory / f"step_{step:08d}"
     aside = final.with_name(final.name + ".tmp")
     for leftover in directory.glob("step_*.tmp"):
@@ -41,20 +44,22 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
 
 def checkpoints(directory: Path) -> list[Path]:
     """The complete checkpoints, oldest first."""
-    return sorted(
-        path for path in directory.glob("step_*") if path.suffix != ".tmp" and (path / _FILE).is_file()
-    )
+    return sorted(path for path in directory.glob("step_*") if path.suffix != ".tmp" and (path / _FILE).is_file())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The training state of a checkpoint, on the CPU. Raises ``CheckpointError`` if it is missing or damaged."""
+    """The training state of a checkpoint, on the CPU.
+
+    Raises ``CheckpointError`` if it is missing or damaged.
+    """
     try:
         return torch.load(path / _FILE, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is not a checkpoint: it holds no {_FILE}") from None
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"the checkpoint {path} is damaged ({str(error).splitlines()[0]}); remove that directory to go on from the one before"
+            f"the checkpoint {path} is damaged ({str(error).splitlines()[0]}); remove that directory to go on from "
+            f"the one before"
         ) from None
 
 

@@ -57,13 +57,9 @@ class TaskConfig(Section):
     target: Literal["increment", "state"] = "increment"
     history: int = Field(1, ge=1)
     unroll: int = Field(2, ge=1, description="steps unrolled in the late part of training")
-    unroll_from: float = Field(
-        0.6, ge=0, le=1, description="fraction of training after which steps are unrolled"
-    )
+    unroll_from: float = Field(0.6, ge=0, le=1, description="fraction of training after which steps are unrolled")
     pushforward: bool = Field(False, description="back-propagate through the last unrolled step only")
-    noise: float = Field(
-        0.0, ge=0, description="standard deviation of input noise, in units of the increments'"
-    )
+    noise: float = Field(0.0, ge=0, description="standard deviation of input noise, in units of the increments'")
     loss: Literal["relative_l2", "nmse", "mse", "mae"] = "relative_l2"
 
 
@@ -83,12 +79,8 @@ class BudgetConfig(Section):
 
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
-    minutes: float | None = Field(
-        None, gt=0, description="training time, generation and evaluation not counted"
-    )
-    patience: int | None = Field(
-        None, ge=1, description="validations without improvement before stopping early"
-    )
+    minutes: float | None = Field(None, gt=0, description="training time, generation and evaluation not counted")
+    patience: int | None = Field(None, ge=1, description="validations without improvement before stopping early")
 
 
 class CheckpointConfig(Section):
@@ -104,9 +96,7 @@ class TrainConfig(Section):
     problem: str = "cavity"
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = Field(
-        None, ge=1, description="intra-operation threads on the CPU; default: all cores"
-    )
+    threads: int | None = Field(None, ge=1, description="intra-operation threads on the CPU; default: all cores")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: int = Field(16, ge=1)
     validate_every: int = Field(200, ge=1, description="steps between validations")
@@ -136,14 +126,15 @@ def merge(base: Mapping[str, Any], *updates: Mapping[str, Any]) -> dict[str, Any
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """``["a.b=1", "c=[x, y]"]`` to a nested dictionary; values are YAML. Raises ``ConfigError`` for anything else."""
+    """``["a.b=1", "c=[x, y]"]`` to a nested dictionary; values are YAML.
+
+    Raises ``ConfigError`` for anything else.
+    """
     result: dict[str, Any] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not all(part.isidentifier() for part in key.split(".")):
-            raise ConfigError(
-                f"cannot read {override!r}; overrides are written key.key=value, e.g. batch_size=8"
-            )
+            raise ConfigError(f"cannot read {override!r}; overrides are written key.key=value, e.g. batch_size=8")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -156,7 +147,10 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A configuration file. Raises ``ConfigError`` if it is missing, not YAML or not a mapping."""
+    """A configuration file.
+
+    Raises ``ConfigError`` if it is missing, not YAML or not a mapping.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
@@ -171,7 +165,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def make_config(values: Mapping[str, Any]) -> TrainConfig:
-    """Validate a nested dictionary. Raises ``ConfigError`` that names the key, suggests the nearest, or states the bound."""
+    """Validate a nested dictionary.
+
+    Raises ``ConfigError`` that names the key, suggests the nearest, or states the bound.
+    """
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -217,14 +214,10 @@ def resolve_config(
     """The problem's recipe, overlaid by a file, then by dotted overrides, then by the flags of the command line."""
     from sciml.problems import get_problem
 
-    chosen_by_user = merge(
-        load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {}
-    )
+    chosen_by_user = merge(load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {})
     chosen = operator or chosen_by_user.get("operator", {}).get("name")
     recipe = get_problem(problem).recipe(chosen)
     if chosen_by_user.get("budget"):
-        recipe.pop(
-            "budget", None
-        )  # who asks for 50 epochs does not want them cut short by the recipe's minutes
+        recipe.pop("budget", None)  # who asks for 50 epochs does not want them cut short by the recipe's minutes
     named = {"operator": {"name": chosen}} if chosen else {}
     return make_config(merge(recipe, chosen_by_user, named, {"problem": problem}))

@@ -36,7 +36,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows: ``state (B, history + steps, C, *grid)``, ``parameters`` name -> (B, steps), ``time (B, history + steps)``."""
+    """Windows: ``state (B, history + steps, C, *grid)``, ``parameters`` name -> (B, steps), ``time (B, history +
+    steps)``."""
 
     state: Tensor
     parameters: dict[str, Tensor]
@@ -70,7 +71,10 @@ class Split:
 
 
 def prepare(config: DataConfig, problem: Problem, device: str, progress: Progress) -> Split:
-    """Find or generate the data and split them. Raises ``DataError`` for damaged or non-finite files."""
+    """Find or generate the data and split them.
+
+    Raises ``DataError`` for damaged or non-finite files.
+    """
     counts = {"train": config.cases.train, "validation": config.cases.validation, "test": config.cases.test}
     if config.files:
         files = tuple(Path(file) for file in config.files)
@@ -86,8 +90,7 @@ def prepare(config: DataConfig, problem: Problem, device: str, progress: Progres
     each = -(-counts["test"] // len(problem.hard_subsets))
     inner = _random_split((file,), {**counts, "test": 0}, config.seed, exact=True)
     hard = [
-        _generated(config, problem, subset, each, config.seed + 1, device, progress)
-        for subset in problem.hard_subsets
+        _generated(config, problem, subset, each, config.seed + 1, device, progress) for subset in problem.hard_subsets
     ]
     return Split(inner.train, inner.validation, tuple(whole(file) for file in hard))
 
@@ -137,9 +140,7 @@ def check_files(files: Sequence[Path], problem: Problem) -> None:
     for path in files:
         file = DatasetFile(path)
         if file.info.problem != problem.name:
-            raise ConfigError(
-                f"{path} holds the problem {file.info.problem!r}; the run is for {problem.name!r}"
-            )
+            raise ConfigError(f"{path} holds the problem {file.info.problem!r}; the run is for {problem.name!r}")
         check_finite(file)
 
 

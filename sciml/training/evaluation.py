@@ -1,7 +1,8 @@
-"""How good a surrogate is on cases it never saw, beside copying the last frame and looking up the nearest training case.
+"""How good a surrogate is on cases it never saw, beside copying the last frame and looking up the nearest training
+case.
 
-Protocol: one-step errors over the frame pairs 1 -> 2, 2 -> 3, ...; rollout from the true frame 1 (frame 0 is the fluid at rest, from which
-copying scores an error of exactly 1, which would flatter everything measured against it).
+Protocol: one-step errors over the frame pairs 1 -> 2, 2 -> 3, ...; rollout from the true frame 1 (frame 0 is the
+fluid at rest, from which copying scores an error of exactly 1, which would flatter everything measured against it).
 """
 
 from __future__ import annotations
@@ -79,9 +80,11 @@ def persistence(data: Trajectories, first: int) -> Predictions:
 
 
 def lookup(surrogate: Surrogate, train: Trajectories, data: Trajectories, first: int) -> Predictions:
-    """The nearest training case, in the problem's weighted conditions, rescaled to the natural units of the asked case.
+    """The nearest training case, in the problem's weighted conditions, rescaled to the natural units of the asked
+    case.
 
-    Rollout: that case's true frames. One step: the input plus that case's true increment. It learns nothing, so an operator that does not
+    Rollout: that case's true frames. One step: the input plus that case's true increment. It learns nothing, so an
+    operator that does not
     beat it has learned nothing worth the name.
     """
     weights = torch.tensor(surrogate.problem.lookup_weights, dtype=torch.float64)
@@ -100,9 +103,7 @@ def lookup(surrogate: Surrogate, train: Trajectories, data: Trajectories, first:
 
 def _conditions(surrogate: Surrogate, data: Trajectories) -> Tensor:
     interval = data.time[:, 1] - data.time[:, 0]
-    return surrogate.problem.conditions(
-        {name: values[:, 0] for name, values in data.parameters.items()}, interval
-    )
+    return surrogate.problem.conditions({name: values[:, 0] for name, values in data.parameters.items()}, interval)
 
 
 def _scales(surrogate: Surrogate, data: Trajectories, transitions: int | None = None) -> Tensor:
@@ -142,7 +143,8 @@ def score(predictions: Predictions, target: Tensor) -> Scores:
 
 
 def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
-    """Every measure of ``sciml.metrics`` for each field by itself, one step ahead: means, and the largest error anywhere."""
+    """Every measure of ``sciml.metrics`` for each field by itself, one step ahead: means, and the largest error
+    anywhere."""
     errors = {}
     start = 0
     for name, field in surrogate.fields.items():
@@ -156,7 +158,8 @@ def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> di
 
 
 def divergence(surrogate: Surrogate, frames: Tensor, data: Trajectories) -> float | None:
-    """Mean ``metrics.relative_divergence`` of the velocity in ``frames (N, T, C, *grid)``; None for a state without velocity."""
+    """Mean ``metrics.relative_divergence`` of the velocity in ``frames (N, T, C, *grid)``; None for a state without
+    velocity."""
     if "velocity" not in surrogate.fields:
         return None
     start = 0
@@ -174,7 +177,7 @@ def divergence(surrogate: Surrogate, frames: Tensor, data: Trajectories) -> floa
 def evaluate(
     surrogate: Surrogate, train: Trajectories | None, parts: Mapping[str, Trajectories]
 ) -> tuple[dict[str, Any], dict[str, Predictions]]:
-    """The ``test`` entry of ``summary.json`` over all parts together and by subset, and the predictions for pictures."""
+    """The ``test`` entry of ``summary.json``, over all parts together and by subset, and the predictions."""
     data = _concatenate(list(parts.values()))
     first = first_target(surrogate)
     contenders = {"": predict(surrogate, data), "persistence_": persistence(data, first)}
@@ -184,9 +187,7 @@ def evaluate(
     scores = {prefix: score(made, target) for prefix, made in contenders.items()}
 
     def table(cases: Tensor | slice = slice(None)) -> dict[str, float]:
-        return {
-            prefix + key: value for prefix, own in scores.items() for key, value in own.summary(cases).items()
-        }
+        return {prefix + key: value for prefix, own in scores.items() for key, value in own.summary(cases).items()}
 
     summary: dict[str, Any] = {"cases": len(data.state), "frames": int(data.state.shape[1]), **table()}
     for prefix, own in scores.items():
@@ -230,10 +231,13 @@ def save_predictions(
     parts: Mapping[str, Trajectories],
     shown: int = 6,
 ) -> None:
-    """What the pictures are drawn from: the rollouts of a few cases (of every subset in turn) and the error curves of all.
+    """What the pictures are drawn from: the rollouts of a few cases (of every subset in turn) and the error curves of
+    all.
 
-    Arrays: ``truth``, ``prediction (n, T, C, *grid)`` with the starting frame first, ``time (n, T)``, one ``parameter_<name>``
-    ``(n,)`` or, where it changes in time, ``(n, T')`` each, ``subset (n,)``; ``rollout_relative_l2``, ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``.
+    Arrays: ``truth``, ``prediction (n, T, C, *grid)`` with the starting frame first, ``time (n, T)``, one
+    ``parameter_<name>``
+    ``(n,)`` or, where it changes in time, ``(n, T')`` each, ``subset (n,)``; ``rollout_relative_l2``,
+    ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``.
     """
     data = _concatenate(list(parts.values()))
     first = first_target(surrogate)
@@ -259,8 +263,6 @@ def save_predictions(
 
 def _few_of_each(subsets: Sequence[str], count: int) -> list[int]:
     """The first cases of each subset in turn, ``count`` in all."""
-    by_subset = [
-        [case for case, label in enumerate(subsets) if label == name] for name in sorted(set(subsets))
-    ]
+    by_subset = [[case for case, label in enumerate(subsets) if label == name] for name in sorted(set(subsets))]
     turns = [case for turn in itertools.zip_longest(*by_subset) for case in turn if case is not None]
     return turns[:count]

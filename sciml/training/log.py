@@ -29,7 +29,5 @@ def _tensorboard(directory: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ConfigError(
-            "tensorboard=true needs the package tensorboard: pip install 'sciml[log]'"
-        ) from None
+        raise ConfigError("tensorboard=true needs the package tensorboard: pip install 'sciml[log]'") from None
     return SummaryWriter(str(directory))

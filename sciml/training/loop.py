@@ -1,6 +1,7 @@
 """The training loop: AdamW, warm-up and cosine, clipping, averaged weights, early stopping, exact resume.
 
-Every random draw is a function of (seed, step, rank), so a checkpoint needs no generator state: N steps equal k steps, a resume and
+Every random draw is a function of (seed, step, rank), so a checkpoint needs no generator state: N steps equal k
+steps, a resume and
 N - k steps, bit for bit on the CPU (when the budget is in steps or epochs; a budget in minutes follows the clock).
 """
 
@@ -121,7 +122,8 @@ class Trainer:
     # ----------------------------------------------------------------------------------------------------- the loop
 
     def fit(self) -> None:
-        """Train until the budget is spent, patience is lost, or a signal asks to stop (``Interrupted`` after a checkpoint)."""
+        """Train until the budget is spent, patience is lost, or a signal asks to stop (``Interrupted`` after a
+        checkpoint)."""
         config, position = self.config, self.position
         self.surrogate.train()
         total = 1.0
@@ -153,9 +155,7 @@ class Trainer:
                 if position.step % config.validate_every == 0 or fraction >= 1:
                     self._validate()
                     if self._patience_lost():
-                        self.progress.message(
-                            f"no improvement since step {position.best_step}: stopping early"
-                        )
+                        self.progress.message(f"no improvement since step {position.best_step}: stopping early")
                         break
                 if position.step % config.checkpoint.every_steps == 0:
                     self.save()
@@ -166,7 +166,10 @@ class Trainer:
         self.surrogate.eval()
 
     def one_step(self, fraction: float) -> tuple[Tensor, Tensor]:
-        """Forward, backward, clip, update at this share of the budget. Returns the loss and the gradient norm."""
+        """Forward, backward, clip, update at this share of the budget.
+
+        Returns the loss and the gradient norm.
+        """
         config = self.config
         late = fraction >= config.task.unroll_from
         batch = self.batch(self.windows[1 if late else 0])
@@ -187,8 +190,9 @@ class Trainer:
     def _check_finite(self, loss: Tensor) -> None:
         if self.world.any(not math.isfinite(float(loss))):
             raise SolverError(
-                f"the loss is {float(loss)} at step {self.position.step}: training has diverged. Lower optimizer.learning_rate "
-                f"(now {self.config.optimizer.learning_rate}); the last checkpoint is in {self.directory / 'checkpoints'}"
+                f"the loss is {float(loss)} at step {self.position.step}: training has diverged. Lower "
+                f"optimizer.learning_rate (now {self.config.optimizer.learning_rate}); the last checkpoint is in "
+                f"{self.directory / 'checkpoints'}"
             )
 
     def _validate(self) -> None:
@@ -260,7 +264,8 @@ def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
 
 
 def shuffled_batch(length: int, size: int, step: int, seed: int) -> list[int]:
-    """Indices of the batch of a step: an epoch visits every index once, in an order that depends on seed and epoch only."""
+    """Indices of the batch of a step: an epoch visits every index once, in an order that depends on seed and epoch
+    only."""
     indices: list[int] = []
     start = step * size
     while len(indices) < size:
@@ -271,7 +276,7 @@ def shuffled_batch(length: int, size: int, step: int, seed: int) -> list[int]:
 
 
 def autocast(precision: str, device: torch.device) -> Any:
-    """bfloat16 on CUDA devices that have it (``auto``) or where it is asked for; otherwise float32."""
+    """Bfloat16 on CUDA devices that have it (``auto``) or where it is asked for; otherwise float32."""
     chosen = precision == "bfloat16" or (
         precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )

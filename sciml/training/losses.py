@@ -19,9 +19,7 @@ def _squares(values: Tensor, groups: Sequence[int]) -> Tensor:
 
 def relative_l2(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
     """Mean over samples and fields of ``||p - y|| / ||y||``: every sample weighs the same, however fast its flow."""
-    return (
-        (_squares(prediction - target, groups) / (_squares(target, groups) + _TINY)).add(_TINY).sqrt().mean()
-    )
+    return (_squares(prediction - target, groups) / (_squares(target, groups) + _TINY)).add(_TINY).sqrt().mean()
 
 
 def nmse(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:

@@ -66,11 +66,12 @@ class World:
 
 @contextmanager
 def world(device: str = "auto") -> Iterator[World]:
-    """Join the processes that ``torchrun`` started, or be alone. Raises ``ConfigError`` for a device that is not there."""
+    """Join the processes that ``torchrun`` started, or be alone.
+
+    Raises ``ConfigError`` for a device that is not there.
+    """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device 'cuda' was asked for, but torch sees no CUDA device; use --device cpu or auto"
-        )
+        raise ConfigError("device 'cuda' was asked for, but torch sees no CUDA device; use --device cpu or auto")
     kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

@@ -1,7 +1,7 @@
 """A whole run: data, normaliser, operator, training, evaluation, and the directory that holds it all.
 
-The run directory: ``config.yaml`` (resolved), ``env.json``, ``metrics.jsonl``, ``checkpoints/``, ``surrogate/``, ``predictions.npz``,
-``summary.json`` (written last: a run without it is unfinished).
+The run directory: ``config.yaml`` (resolved), ``env.json``, ``metrics.jsonl``, ``checkpoints/``, ``surrogate/``,
+``predictions.npz``, ``summary.json`` (written last: a run without it is unfinished).
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def train(
 ) -> RunResult:
     """Generate or read data, train, evaluate on held-out cases, save the surrogate.
 
-    ``out``: the run directory, by default ``runs/<problem>/<operator>/<time>``. ``resume``: a run directory to go on with, or ``"auto"``
-    for the newest unfinished one (a new run if there is none).
+    ``out``: the run directory, by default ``runs/<problem>/<operator>/<time>``. ``resume``: a run directory to go on
+    with, or ``"auto"`` for the newest unfinished one (a new run if there is none).
 
-    Raises ``ConfigError``, ``DataError``, ``CheckpointError`` for what the user can mend, ``Interrupted`` (a ``KeyboardInterrupt``) after a
-    signal, with the state in a checkpoint.
+    Raises ``ConfigError``, ``DataError``, ``CheckpointError`` for what the user can mend, ``Interrupted`` (a
+    ``KeyboardInterrupt``) after a signal, with the state in a checkpoint.
     """
     progress = progress or Progress()
     problem = get_problem(config.problem)
@@ -90,9 +90,7 @@ def train(
         try:
             trainer.fit()
         except Interrupted:
-            progress.message(
-                f"stopped at step {trainer.position.step}; go on with: sciml train --resume {directory}"
-            )
+            progress.message(f"stopped at step {trainer.position.step}; go on with: sciml train --resume {directory}")
             raise
         trainer.save()
         seconds["train"] = trainer.position.seconds
@@ -123,7 +121,8 @@ def evaluate_run(
     split: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run's surrogate: on its own test cases, on those of another split, or on all cases of data files."""
+    """Evaluate a finished run's surrogate: on its own test cases, on those of another split, or on all cases of data
+    files."""
     run = Path(run)
     config = read_config(run)
     surrogate = load(run)
@@ -189,7 +188,10 @@ def _silent(values: dict[str, Any]) -> None:
 
 
 def build_operator(config: TrainConfig, problem: Problem) -> Operator:
-    """The untrained operator, its weights a function of the seed. Raises ``ConfigError`` for a wrong name, key or field."""
+    """The untrained operator, its weights a function of the seed.
+
+    Raises ``ConfigError`` for a wrong name, key or field.
+    """
     known = {field.name: field for field in problem.fields}
     for name in config.data.fields:
         if name not in known:
@@ -218,10 +220,7 @@ def build_surrogate(
     steps = cases.state.shape[1] - 1
     intervals = cases.time.diff(dim=1)
     conditions = torch.stack(
-        [
-            problem.conditions({k: v[:, t] for k, v in cases.parameters.items()}, intervals[:, t])
-            for t in range(steps)
-        ],
+        [problem.conditions({k: v[:, t] for k, v in cases.parameters.items()}, intervals[:, t]) for t in range(steps)],
         1,
     ).flatten(0, 1)
     statistics = field_statistics(part.files, fields, part.cases, _scaled(problem, fields))
@@ -301,7 +300,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_config(run: Path) -> TrainConfig:
-    """The resolved configuration of a run. Raises ``CheckpointError`` if the directory is not a run."""
+    """The resolved configuration of a run.
+
+    Raises ``CheckpointError`` if the directory is not a run.
+    """
     try:
         return make_config(yaml.safe_load((run / "config.yaml").read_text()))
     except OSError:
@@ -314,9 +316,7 @@ def unfinished_run(root: Path) -> Path | None:
     return next((run for run in runs if not (run / "summary.json").exists()), None)
 
 
-def _run_directory(
-    config: TrainConfig, out: Path | str | None, resume: str | None
-) -> tuple[Path, Path | None]:
+def _run_directory(config: TrainConfig, out: Path | str | None, resume: str | None) -> tuple[Path, Path | None]:
     """The directory of the run, and the checkpoint to go on from."""
     root = Path("runs") / config.problem / config.operator.name
     if resume == "auto":
@@ -328,17 +328,13 @@ def _run_directory(
     if resume is None:
         directory = Path(out) if out is not None else root / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         if (directory / "summary.json").exists() or checkpoints(directory / "checkpoints"):
-            raise ConfigError(
-                f"{directory} holds a run already; choose another --out, or --resume {directory}"
-            )
+            raise ConfigError(f"{directory} holds a run already; choose another --out, or --resume {directory}")
         return directory, None
     directory = Path(resume)
     stored = read_config(directory)
     found = checkpoints(directory / "checkpoints")
     if not found:
-        raise CheckpointError(
-            f"{directory} holds no checkpoint to resume from; start it again with another --out"
-        )
+        raise CheckpointError(f"{directory} holds no checkpoint to resume from; start it again with another --out")
     differences = [
         f"{key}: {theirs!r} in the run, {ours!r} now"
         for key, (theirs, ours) in _differences(stored.model_dump(), config.model_dump()).items()
@@ -346,7 +342,8 @@ def _run_directory(
     ]
     if differences:
         raise CheckpointError(
-            f"{directory} was made with another configuration ({'; '.join(differences)}); a resumed run may change only "
+            f"{directory} was made with another configuration ({'; '.join(differences)}); a resumed run may change "
+            f"only "
             f"{', '.join(FREE_TO_CHANGE)}. Use the run's own values, or start a new run"
         )
     return directory, found[-1]
@@ -368,9 +365,7 @@ def _open_run(directory: Path, config: TrainConfig, found: Path | None, progress
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(config.to_yaml())
     except OSError as error:
-        raise DataError(
-            f"cannot write the run directory {directory}: {error.strerror}; choose another --out"
-        ) from None
+        raise DataError(f"cannot write the run directory {directory}: {error.strerror}; choose another --out") from None
     write_json(directory / "env.json", environment())
     if found is None:
         progress.message(f"run: {directory}")

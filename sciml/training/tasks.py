@@ -24,9 +24,7 @@ class UnrolledLoss(nn.Module):
             (Sanchez-Gonzalez et al. 2020).
     """
 
-    def __init__(
-        self, surrogate: Surrogate, loss: Loss, *, pushforward: bool = False, noise: float = 0.0
-    ) -> None:
+    def __init__(self, surrogate: Surrogate, loss: Loss, *, pushforward: bool = False, noise: float = 0.0) -> None:
         super().__init__()
         self.surrogate = surrogate
         self.loss = loss
@@ -54,9 +52,7 @@ class UnrolledLoss(nn.Module):
             window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
         return torch.stack(losses).mean()
 
-    def _with_noise(
-        self, window: Tensor, parameters: dict[str, Tensor], generator: torch.Generator
-    ) -> Tensor:
+    def _with_noise(self, window: Tensor, parameters: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         column = (1, 1, -1, *(1,) * (window.ndim - 3))
         amplitude = self.surrogate.field_scales(parameters).to(window.device).unsqueeze(1)
         amplitude = amplitude.reshape(*amplitude.shape, *column[3:])
@@ -66,7 +62,9 @@ class UnrolledLoss(nn.Module):
 
 
 def transition(batch: Batch, index: int, history: int = 1) -> tuple[dict[str, Tensor], Tensor]:
-    """Parameters ``(B,)`` and interval ``(B,)`` of the step from frame ``history - 1 + index`` of a batch to the next."""
+    """Parameters ``(B,)`` and interval ``(B,)`` of the step from frame ``history - 1 + index`` of a batch to the
+    next.
+    """
     frame = history - 1 + index
     interval = batch.time[:, frame + 1] - batch.time[:, frame]
     return {name: values[:, index] for name, values in batch.parameters.items()}, interval

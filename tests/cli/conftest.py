@@ -12,7 +12,5 @@ def _elsewhere(monkeypatch, tmp_path):
 def recorder(monkeypatch, tmp_path):
     recorder = Recorder(tmp_path / "run")
     monkeypatch.setattr("sciml.training.train", recorder.train, raising=False)
-    monkeypatch.setattr(
-        "sciml.plotting.run_figures", lambda run, progress: [run / "figures" / "a.png"], raising=False
-    )
+    monkeypatch.setattr("sciml.plotting.run_figures", lambda run, progress: [run / "figures" / "a.png"], raising=False)
     return recorder

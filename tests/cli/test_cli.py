@@ -44,9 +44,7 @@ class TestHelp:
         assert result.exit_code == 0
         assert "Example" in result.stdout and "sciml " in result.stdout.split("Example")[1]
 
-    @pytest.mark.parametrize(
-        "arguments", ["--help", "--version", "train --help", "generate --help", "info --help"]
-    )
+    @pytest.mark.parametrize("arguments", ["--help", "--version", "train --help", "generate --help", "info --help"])
     def test_help_is_light(self, arguments):
         check = (
             "import sys\nfrom sciml.cli.main import main\n"
@@ -92,9 +90,7 @@ class TestHelp:
 
         assert set(options.PROBLEMS) == set(PROBLEMS)
         assert set(options.OPERATORS) == set(OPERATORS)
-        assert set(options.SUBSETS) == {"all"} | {
-            subset for name in PROBLEMS for subset in PROBLEMS[name].subsets
-        }
+        assert set(options.SUBSETS) == {"all"} | {subset for name in PROBLEMS for subset in PROBLEMS[name].subsets}
 
 
 class TestExitCodes:

@@ -35,9 +35,7 @@ class TestTrain:
         assert recorder.config == resolve_config("cavity")
 
     def test_data_files_from_a_shell_pattern(self, recorder):
-        result = invoke(
-            "train", "-p", "cavity", "--data", "a.h5", "b.h5", "c.hdf5", "batch_size=4", "--data", "d.h5"
-        )
+        result = invoke("train", "-p", "cavity", "--data", "a.h5", "b.h5", "c.hdf5", "batch_size=4", "--data", "d.h5")
         assert result.exit_code == 0, result.stderr
         assert sorted(recorder.config.data.files) == ["a.h5", "b.h5", "c.hdf5", "d.h5"]
 
@@ -88,9 +86,7 @@ class TestTrain:
     def test_resume_alone_takes_the_configuration_of_the_run(self, recorder, tmp_path):
         run = tmp_path / "old"
         run.mkdir()
-        (run / "config.yaml").write_text(
-            invoke("train", "-p", "cavity", "--seed", 9, "--print-config").stdout
-        )
+        (run / "config.yaml").write_text(invoke("train", "-p", "cavity", "--seed", 9, "--print-config").stdout)
         assert invoke("train", "--resume", run).exit_code == 0
         assert recorder.config.seed == 9 and recorder.resume == str(run)
 
@@ -167,13 +163,9 @@ class TestSmallCommands:
 
     def test_evaluate(self, monkeypatch, tmp_path):
         given = []
-        monkeypatch.setattr(
-            "sciml.training.evaluate_run", lambda *a: given.append(a) or SUMMARY["test"], raising=False
-        )
+        monkeypatch.setattr("sciml.training.evaluate_run", lambda *a: given.append(a) or SUMMARY["test"], raising=False)
         assert "persistence" in invoke("evaluate", tmp_path, "--split", "extrapolate").stdout
-        assert (
-            json.loads(invoke("evaluate", tmp_path, "--data", "a.h5", "b.h5", "--json").stdout)["cases"] == 30
-        )
+        assert json.loads(invoke("evaluate", tmp_path, "--data", "a.h5", "b.h5", "--json").stdout)["cases"] == 30
         assert given[0][:3] == (tmp_path, None, "extrapolate")
         assert given[1][:3] == (tmp_path, [Path("a.h5"), Path("b.h5")], None)
         assert invoke("evaluate", tmp_path, "--data", "a.h5", "--split", "random").exit_code == 2
@@ -183,9 +175,7 @@ class TestSmallCommands:
         paths = [tmp_path / "figures" / name for name in ("a.png", "b.gif")]
         monkeypatch.setattr("sciml.plotting.run_figures", lambda run, progress: paths, raising=False)
         assert invoke("plot", tmp_path).stdout.split() == [str(path) for path in paths]
-        assert json.loads(invoke("plot", tmp_path, "--json").stdout) == {
-            "figures": [str(path) for path in paths]
-        }
+        assert json.loads(invoke("plot", tmp_path, "--json").stdout) == {"figures": [str(path) for path in paths]}
 
     def test_info_of_a_run(self, tmp_path):
         run = tmp_path / "run"

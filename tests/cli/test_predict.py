@@ -19,9 +19,7 @@ class Halving:
 
     def __init__(self, history=1, interval=0.001, problem="cavity"):
         self.problem = get_problem("cavity") if problem == "cavity" else type("P", (), {"name": problem})()
-        self.fields = {
-            field.name: field for field in get_problem("cavity").fields if field.name == "velocity"
-        }
+        self.fields = {field.name: field for field in get_problem("cavity").fields if field.name == "velocity"}
         self.history, self.interval = history, interval
 
     def rollout(self, state, parameters, steps, interval):
@@ -39,15 +37,12 @@ class Halving:
 def file(tmp_path):
     """A small data file with a lid that changes its speed and frames that are not evenly spaced."""
     problem = get_problem("cavity")
-    values = {name: np.full(CASES, 0.01) for name in ("height", "width", "viscosity")} | {
-        "density": np.ones(CASES)
-    }
+    values = {name: np.full(CASES, 0.01) for name in ("height", "width", "viscosity")} | {"density": np.ones(CASES)}
     values["lid_velocity"] = np.arange(1.0, 1 + CASES * FRAMES).reshape(CASES, FRAMES)
     info = problem.dataset_info(GRID, FRAMES)
     generator = torch.Generator().manual_seed(0)
     draw = {
-        field.name: torch.rand(CASES, FRAMES, field.components, *GRID, generator=generator)
-        for field in info.fields
+        field.name: torch.rand(CASES, FRAMES, field.components, *GRID, generator=generator) for field in info.fields
     }
     draw |= {
         face.name: torch.rand(CASES, FRAMES, *info.face_shape(face.name), generator=generator)

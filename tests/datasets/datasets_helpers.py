@@ -64,15 +64,11 @@ def make_parameters(info: DatasetInfo, n_cases: int, seed: int = 0) -> dict[str,
     }
 
 
-def write_file(
-    path: Path, n_cases: int = 3, seed: int = 0, info: DatasetInfo | None = None, **options: Any
-) -> Path:
+def write_file(path: Path, n_cases: int = 3, seed: int = 0, info: DatasetInfo | None = None, **options: Any) -> Path:
     """A complete file."""
     info = make_info() if info is None else info
     cases = range(n_cases)
     subsets = [("bc", "geo")[c % 2] for c in cases]
-    with DatasetWriter(
-        path, info, n_cases, make_parameters(info, n_cases, seed), subsets, **options
-    ) as writer:
+    with DatasetWriter(path, info, n_cases, make_parameters(info, n_cases, seed), subsets, **options) as writer:
         writer.write(cases, make_trajectory(info, cases, seed), make_coordinates(info, cases))
         return writer.finish()

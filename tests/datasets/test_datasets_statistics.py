@@ -36,9 +36,7 @@ def test_equal_numpy(tmp_path, stride, first_frame):
     )
     got = field_statistics(path, ["velocity", "pressure"], [0, 3], first_frame=first_frame, stride=stride)
     check(got, values, stride)
-    assert (
-        got.channels == ("velocity_x", "velocity_y", "pressure") and got.constant == () and got.n_cases == 2
-    )
+    assert got.channels == ("velocity_x", "velocity_y", "pressure") and got.constant == () and got.n_cases == 2
     assert FieldStatistics.from_dict(got.to_dict()) == got
 
 
@@ -126,9 +124,7 @@ def test_split_depends_on_the_seed_only():
 def test_fractions():
     parts = split_cases(["a"] * 7 + ["b"] * 6, {"train": 0.8, "val": 0.1, "test": 0.1}, 0)
     assert [len(p) for p in parts.values()] == [11, 1, 1]
-    assert [
-        len(p) for p in split_cases(["a"] * 3, {"train": 0.98, "val": 0.01, "test": 0.01}, 0).values()
-    ] == [1, 1, 1]
+    assert [len(p) for p in split_cases(["a"] * 3, {"train": 0.98, "val": 0.01, "test": 0.01}, 0).values()] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

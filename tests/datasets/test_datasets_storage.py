@@ -189,9 +189,7 @@ def finish(path):
 def test_killed_at_any_time_leaves_a_file_that_continues(tmp_path, delay):
     path = tmp_path / "a.hdf5"
     code = GENERATE.format(folder=os.path.dirname(__file__))
-    with subprocess.Popen(
-        [sys.executable, "-c", code, path, "-1"], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", code, path, "-1"], stdout=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
@@ -215,9 +213,7 @@ def test_killed_at_any_time_leaves_a_file_that_continues(tmp_path, delay):
     ],
 )
 def test_unfinished_file_of_another_data_set_is_refused(tmp_path, change, message):
-    arguments = dict(
-        info=make_info(), n_cases=2, parameters={"lid_velocity": 1.0, "viscosity": 1.0}, subsets=None
-    )
+    arguments = dict(info=make_info(), n_cases=2, parameters={"lid_velocity": 1.0, "viscosity": 1.0}, subsets=None)
     DatasetWriter(tmp_path / "a.hdf5", **arguments).close()
     with pytest.raises(DataError, match=message):
         DatasetWriter(tmp_path / "a.hdf5", **(arguments | change))
@@ -384,9 +380,7 @@ def test_file_size_limit_is_a_full_disk(tmp_path):
         "try:\n    DatasetWriter(sys.argv[1], info, 50, make_parameters(info, 50))\n"
         "except DataError as error:\n    print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "a.hdf5"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.hdf5"], capture_output=True, text=True, check=True)
     assert "cannot create" in done.stdout and "run again" in done.stdout and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -440,9 +434,7 @@ def test_state_of_another_shape(tmp_path):
     with h5py.File(path, "r+") as raw:
         del raw["sciml/state"]
         raw["sciml/state"] = np.zeros((3, 6, 5, 7, 3), np.float32)
-    with pytest.raises(
-        DataError, match=r"must hold numbers of shape \(3, 6, 7, 5, 3\), has \(3, 6, 5, 7, 3\)"
-    ):
+    with pytest.raises(DataError, match=r"must hold numbers of shape \(3, 6, 7, 5, 3\), has \(3, 6, 5, 7, 3\)"):
         DatasetFile(path)
 
 

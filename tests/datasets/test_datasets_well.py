@@ -45,18 +45,12 @@ def test_tree(tmp_path, materialize):
         ]
         assert list(file["dimensions"].attrs["spatial_dims"]) == ["x", "y"]
         for name in ("time", "x", "y"):
-            assert (
-                file["dimensions"][name].attrs["sample_varying"]
-                and file["dimensions"][name].dtype == np.float32
-            )
+            assert file["dimensions"][name].attrs["sample_varying"] and file["dimensions"][name].dtype == np.float32
         lid = file["boundary_conditions/y_high"]
         assert lid.attrs["bc_type"] == "WALL" and lid.attrs["sciml_kind"] == "moving_wall"
-        assert lid.attrs["sciml_parameter"] == "lid_velocity" and lid["mask"][()].tolist() == [False] * 4 + [
-            True
-        ]
+        assert lid.attrs["sciml_parameter"] == "lid_velocity" and lid["mask"][()].tolist() == [False] * 4 + [True]
         assert (
-            file["scalars/lid_velocity"].attrs["time_varying"]
-            and not file["scalars/viscosity"].attrs["time_varying"]
+            file["scalars/lid_velocity"].attrs["time_varying"] and not file["scalars/viscosity"].attrs["time_varying"]
         )
         assert file["sciml/faces/face_velocity_x"].attrs["location"] == "face"
     assert TrajectoryWindows(path).collection.files[0].memory_mapped
@@ -73,9 +67,7 @@ def test_common_times_and_constant_parameters(tmp_path):
     with h5py.File(tmp_path / "a.hdf5") as file:
         assert np.array_equal(file["dimensions/time"][()], trajectory["time"])
         assert np.array_equal(file["dimensions/x"][()], np.tile(np.arange(7), (2, 1)))
-        assert (
-            list(file.attrs["simulation_parameters"]) == ["lid_velocity"] and file.attrs["lid_velocity"] == 1
-        )
+        assert list(file.attrs["simulation_parameters"]) == ["lid_velocity"] and file.attrs["lid_velocity"] == 1
 
 
 def test_export_writes_statistics(tmp_path):
@@ -101,9 +93,7 @@ def test_export_errors(tmp_path):
 
 
 def well_dataset(*arguments, **options):
-    data = pytest.importorskip(
-        "the_well.data", reason="the-well is not installed (see this file's docstring)"
-    )
+    data = pytest.importorskip("the_well.data", reason="the-well is not installed (see this file's docstring)")
     return data.WellDataset(*arguments, **options)
 
 
@@ -131,15 +121,9 @@ def test_well_dataset_reads_the_same_bits(tmp_path, materialize):
             sample["output_fields"], window[2:]
         )
         assert np.array_equal(sample["constant_scalars"], parameters["viscosity"][case, None])
-        assert np.array_equal(
-            sample["input_scalars"][:, 0], parameters["lid_velocity"][case, frame : frame + 2]
-        )
-        assert np.array_equal(
-            sample["output_scalars"][:, 0], parameters["lid_velocity"][case, frame + 2 : frame + 3]
-        )
-        assert np.array_equal(
-            sample["input_time_grid"], expected["time"][case, frame : frame + 2].astype(np.float32)
-        )
+        assert np.array_equal(sample["input_scalars"][:, 0], parameters["lid_velocity"][case, frame : frame + 2])
+        assert np.array_equal(sample["output_scalars"][:, 0], parameters["lid_velocity"][case, frame + 2 : frame + 3])
+        assert np.array_equal(sample["input_time_grid"], expected["time"][case, frame : frame + 2].astype(np.float32))
         grid = np.stack(np.meshgrid(coordinates["x"][case], coordinates["y"][case], indexing="ij"), axis=-1)
         assert np.array_equal(sample["space_grid"], grid.astype(np.float32))
         assert sample["boundary_conditions"].tolist() == [[0, 0], [0, 0]]
@@ -157,9 +141,7 @@ def test_well_dataset_normalises_with_our_statistics(tmp_path):
     from the_well.data.normalization import ZScoreNormalization
 
     options = dict(use_normalization=True, normalization_type=ZScoreNormalization)
-    data = well_dataset(
-        path=str(write_split(tmp_path)), well_split_name="train", full_trajectory_mode=True, **options
-    )
+    data = well_dataset(path=str(write_split(tmp_path)), well_split_name="train", full_trajectory_mode=True, **options)
     values = np.concatenate([np.concatenate([s["input_fields"], s["output_fields"]]) for s in data])
     assert np.allclose(values.mean(axis=(0, 1, 2)), 0, atol=1e-5) and np.allclose(
         values.std(axis=(0, 1, 2)), 1, atol=1e-5

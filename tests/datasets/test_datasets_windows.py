@@ -58,9 +58,7 @@ def reference(fields, history, horizon, cases, first_frame, stride):
     horizon=st.integers(0, 3),
     stride=st.integers(1, 2),
     first_frame=st.integers(0, 2),
-    fields=st.sampled_from(
-        [("velocity",), ("pressure",), ("velocity", "pressure"), ("pressure", "velocity")]
-    ),
+    fields=st.sampled_from([("velocity",), ("pressure",), ("velocity", "pressure"), ("pressure", "velocity")]),
     cases=st.one_of(st.none(), st.lists(st.integers(0, 4), min_size=1, max_size=5, unique=True)),
 )
 def test_windows_equal_the_reference(history, horizon, stride, first_frame, fields, cases):
@@ -175,9 +173,7 @@ def test_workers_see_the_same(method):
     windows = TrajectoryWindows(two_files(), history=2)
     expected = windows.__getitems__(range(len(windows)))  # the maps are open when the workers start
     context = multiprocessing.get_context(method)
-    batches = list(
-        DataLoader(windows, 5, num_workers=1, collate_fn=keep_batch, multiprocessing_context=context)
-    )
+    batches = list(DataLoader(windows, 5, num_workers=1, collate_fn=keep_batch, multiprocessing_context=context))
     assert torch.equal(torch.cat([b["state"] for b in batches]), expected["state"])
     assert torch.equal(torch.cat([b["parameters"] for b in batches]), expected["parameters"])
 

@@ -46,7 +46,5 @@ def test_the_output_is_masked(name):
 
 
 def test_parameters_are_normalised_as_published():
-    expected = torch.tensor(
-        [[10 / 50 - 0.5, -1.0, (1e-5 - 0.00238) / 0.005, 0.01, 0.01], [0.5, 0, 0, 0.01, 0.02]]
-    )
+    expected = torch.tensor([[10 / 50 - 0.5, -1.0, (1e-5 - 0.00238) / 0.005, 0.01, 0.01], [0.5, 0, 0, 0.01, 0.02]])
     torch.testing.assert_close(cfdbench.normalise_parameters(PARAMETERS), expected)

@@ -43,9 +43,7 @@ def pair(n_modes, dtype, grid):
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = neuralop_models.FNO(
-            n_modes=n_modes, in_channels=3, out_channels=2, hidden_channels=16, n_layers=4
-        )
+        theirs = neuralop_models.FNO(n_modes=n_modes, in_channels=3, out_channels=2, hidden_channels=16, n_layers=4)
     ours = FNO(
         3,
         2,

@@ -118,9 +118,7 @@ def test_padding_breaks_periodicity():
     torch.manual_seed(0)
     x = torch.randn(1, 2, 12, 12, dtype=torch.float64)
     for padding, commutes in [(0.0, True), (0.25, False)]:
-        operator = FNO(
-            2, 2, hidden_channels=4, n_modes=(5, 5), patch_size=1, padding=padding, coordinates=False
-        )
+        operator = FNO(2, 2, hidden_channels=4, n_modes=(5, 5), patch_size=1, padding=padding, coordinates=False)
         operator.double()
         difference = (operator(x.roll(3, 2)) - operator(x).roll(3, 2)).abs().max()
         assert (difference < 1e-12) == commutes
@@ -140,9 +138,7 @@ def test_deeponet_at_points_agrees_with_the_grid():
     expected = operator(x).flatten(2)
     torch.testing.assert_close(operator(x, coordinates=points), expected)
     torch.testing.assert_close(operator(x, coordinates=points.expand(2, -1, -1)), expected)
-    with pytest.raises(
-        DataError, match=r"coordinates have shape \(30, 3\); expected \(N, 2\) or \(2, N, 2\)"
-    ):
+    with pytest.raises(DataError, match=r"coordinates have shape \(30, 3\); expected \(N, 2\) or \(2, N, 2\)"):
         operator(x, coordinates=torch.zeros(30, 3))
 
 

@@ -39,9 +39,7 @@ def patch_channels(channels: int, p: int, coordinates: int = 0) -> list[int]:
 
 def assert_transposes(operator, twin, x: Tensor, parameters: Tensor) -> None:
     y = operator(x, parameters=parameters)
-    torch.testing.assert_close(
-        twin(x.mT, parameters=parameters), y.mT, rtol=0, atol=1e-10 * y.abs().max().item()
-    )
+    torch.testing.assert_close(twin(x.mT, parameters=parameters), y.mT, rtol=0, atol=1e-10 * y.abs().max().item())
     # The check has teeth: without the transposed weights the outputs differ.
     assert (operator(x.mT, parameters=parameters) - y.mT).abs().max() > 1e-3 * y.abs().max()
 

@@ -32,9 +32,7 @@ KINDS = [(location, *ends) for location in ("cell", "face") for ends in [*ENDS, 
 
 def loop_matrix(axis, location, low, high):
     """The same operator from its ghost values, entry by entry (independent of the flux form)."""
-    x = np.asarray(
-        axis.centres if location == "cell" else axis.faces[:-1] if axis.periodic else axis.faces[1:-1]
-    )
+    x = np.asarray(axis.centres if location == "cell" else axis.faces[:-1] if axis.periodic else axis.faces[1:-1])
     edge = np.asarray(axis.faces if location == "cell" else axis.centres)
     n = len(x)
     matrix = np.zeros((n, n))
@@ -75,9 +73,7 @@ def axis_of(n, stretched, periodic):
 def test_basis_diagonalises_the_operator(location, low, high, stretched):
     axis = axis_of(7, stretched, low == "periodic")
     expected = torch.as_tensor(loop_matrix(axis, location, low, high))
-    torch.testing.assert_close(
-        second_difference_matrix(axis, location, low, high), expected, atol=1e-9, rtol=0
-    )
+    torch.testing.assert_close(second_difference_matrix(axis, location, low, high), expected, atol=1e-9, rtol=0)
     basis = eigenbasis(axis, location, low, high)
     rebuilt = basis.inverse * basis.eigenvalues @ basis.forward
     torch.testing.assert_close(rebuilt, expected, atol=1e-9, rtol=0)
@@ -100,9 +96,9 @@ def test_solves_agree_with_scipy_sparse(kinds, stretched):
     found = solver.solve_helmholtz(f, coefficient)
     potential = solver.solve_poisson(f)
     for b in range(2):
-        lap = scipy.sparse.kron(
-            matrices[0] / float(lengths[b, 0]) ** 2, scipy.sparse.eye(n)
-        ) + scipy.sparse.kron(scipy.sparse.eye(m), matrices[1] / float(lengths[b, 1]) ** 2)
+        lap = scipy.sparse.kron(matrices[0] / float(lengths[b, 0]) ** 2, scipy.sparse.eye(n)) + scipy.sparse.kron(
+            scipy.sparse.eye(m), matrices[1] / float(lengths[b, 1]) ** 2
+        )
         helmholtz = scipy.sparse.eye(m * n) - float(coefficient[b]) * lap
         expected = scipy.sparse.linalg.spsolve(helmholtz.tocsc(), f[b].numpy().ravel()).reshape(m, n)
         np.testing.assert_allclose(found[b], expected, rtol=1e-9, atol=1e-11)
@@ -125,9 +121,7 @@ def test_neumann_solve_agrees_with_the_cosine_transform():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    kinds=st.lists(
-        st.tuples(st.sampled_from(KINDS), st.integers(3, 7), st.booleans()), min_size=1, max_size=3
-    ),
+    kinds=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(3, 7), st.booleans()), min_size=1, max_size=3),
     seed=st.integers(0, 2**16),
 )
 def test_poisson_property(kinds, seed):
@@ -167,9 +161,7 @@ def test_float32_and_gradients():
     basis = eigenbasis(stretched_axis(6, 1.0), "cell", "neumann", "neumann")
     mixed = eigenbasis(uniform_axis(6), "face", "dirichlet", "dirichlet")
     lengths = torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True)
-    f = torch.randn(
-        1, 6, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64, requires_grad=True
-    )
+    f = torch.randn(1, 6, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64, requires_grad=True)
     c = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
 
     def solve(f, c, lengths):
@@ -180,10 +172,7 @@ def test_float32_and_gradients():
     single = FastDiagonalisation((basis, mixed), lengths.detach(), dtype=torch.float32)
     torch.testing.assert_close(
         single.solve_helmholtz(f.detach().float(), c.detach()),
-        FastDiagonalisation((basis, mixed), lengths, dtype=torch.float64)
-        .solve_helmholtz(f, c)
-        .float()
-        .detach(),
+        FastDiagonalisation((basis, mixed), lengths, dtype=torch.float64).solve_helmholtz(f, c).float().detach(),
         atol=1e-5,
         rtol=1e-5,
     )

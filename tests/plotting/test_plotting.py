@@ -36,9 +36,7 @@ class TestTriptych:
     def test_file_and_size(self, tmp_path):
         truth, prediction = flow()
         path = tmp_path / "new" / "fields.png"
-        figure = triptych(
-            truth, prediction, width=2.0, height=1.0, times=[0, 1, 2], path=path, streamlines=True
-        )
+        figure = triptych(truth, prediction, width=2.0, height=1.0, times=[0, 1, 2], path=path, streamlines=True)
         with Image.open(path) as picture:
             np.testing.assert_allclose(picture.size, figure.get_size_inches() * 150, atol=1)
             assert np.asarray(picture.convert("L")).std() > 10

@@ -17,9 +17,7 @@ def write_run(directory, cases=2, **extra):
     (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (directory / "summary.json").write_text(json.dumps({"operator": "unet"}))
     truth, prediction = flow(frames=5, nx=16, ny=16)
-    many = {
-        name: np.stack([values] * cases) for name, values in (("truth", truth), ("prediction", prediction))
-    }
+    many = {name: np.stack([values] * cases) for name, values in (("truth", truth), ("prediction", prediction))}
     parameters = {"lid_velocity": 10.0, "density": 1.0, "viscosity": 1e-4, "width": 0.01, "height": 0.01}
     arrays = {
         **many,

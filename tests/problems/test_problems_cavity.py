@@ -118,9 +118,7 @@ def test_bands_are_held_out():
 
 def test_reynolds_limit_depends_on_the_grid():
     assert resolved_reynolds(64) == 1000 and resolved_reynolds(128) == 4000 and resolved_reynolds(512) == 5000
-    with pytest.raises(
-        SolverError, match=r"case 1 has Reynolds number 1500.*64x64.*up to 1000.*resolution >= 79"
-    ):
+    with pytest.raises(SolverError, match=r"case 1 has Reynolds number 1500.*64x64.*up to 1000.*resolution >= 79"):
         CAVITY.solve(with_(lid_velocity=[1.0, 15.0]), resolution=64)
     with pytest.raises(SolverError, match=r"refused above 5000.*unsteady"):
         CAVITY.solve(with_(viscosity=1e-4), resolution=512)

@@ -34,9 +34,7 @@ def test_file_holds_the_sample(whole):
 
     cavity = get_problem("cavity")
     sample = cavity.sample(26, "all", 5, 24, 3)
-    direct = cavity.solve(
-        sample.select([7]).parameters, 24, cavity.frame_times(sample.select([7]).parameters, 3)
-    )
+    direct = cavity.solve(sample.select([7]).parameters, 24, cavity.frame_times(sample.select([7]).parameters, 3))
     stored = whole.trajectory([7])
     assert torch.allclose(stored["velocity"], direct["velocity"], rtol=2e-2, atol=2e-2), (
         "batch and single differ in step count only"

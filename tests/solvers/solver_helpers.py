@@ -16,18 +16,14 @@ def walls(**changes):
     return {**dict.fromkeys(("x_low", "x_high", "y_low", "y_high"), Wall()), **changes}
 
 
-def cavity(
-    n, reynolds, *, dtype=torch.float64, lid=None, lengths=None, grid=None, **options
-) -> IncompressibleSolver:
+def cavity(n, reynolds, *, dtype=torch.float64, lid=None, lengths=None, grid=None, **options) -> IncompressibleSolver:
     """Lid-driven cavities of unit size and lid speed unless given otherwise."""
     reynolds = torch.as_tensor(reynolds, dtype=torch.float64)
     batch = len(reynolds)
     lid = torch.ones(batch, dtype=torch.float64) if lid is None else lid
     lengths = torch.ones(batch, 2, dtype=torch.float64) if lengths is None else lengths
     grid = box((n, n) if isinstance(n, int) else n, lengths) if grid is None else grid
-    return IncompressibleSolver(
-        grid, walls(y_high=MovingWall((lid, 0.0))), 1 / reynolds, dtype=dtype, **options
-    )
+    return IncompressibleSolver(grid, walls(y_high=MovingWall((lid, 0.0))), 1 / reynolds, dtype=dtype, **options)
 
 
 def channel(shape, length, viscosity, profile=1.0, *, dtype=torch.float64) -> IncompressibleSolver:

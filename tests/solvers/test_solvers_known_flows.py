@@ -92,9 +92,7 @@ def test_stretched_grid_reaches_the_reference():
         state = solver.advance(solver.initial_state(), seconds(15))
     u, v = profiles(solver, state, 0)
     case = TRUTH["fem"]["cases"]["100"]
-    worst = max(
-        np.abs(u(case["s"]) - case["u_at_x_half"]).max(), np.abs(v(case["s"]) - case["v_at_y_half"]).max()
-    )
+    worst = max(np.abs(u(case["s"]) - case["u_at_x_half"]).max(), np.abs(v(case["s"]) - case["v_at_y_half"]).max())
     assert worst < 0.01 and solver.divergence(state).abs().max() < 1e-12
 
 
@@ -184,21 +182,15 @@ def test_channel_entrance_length():
 
 def test_three_dimensional_cavity_with_periodic_depth_is_the_plane_one():
     plane = cavity((10, 12), [50.0])
-    grid = Grid(
-        (uniform_axis(10), uniform_axis(12), uniform_axis(4, periodic=True)), torch.ones(1, 3).double()
-    )
+    grid = Grid((uniform_axis(10), uniform_axis(12), uniform_axis(4, periodic=True)), torch.ones(1, 3).double())
     sides = dict.fromkeys(("x_low", "x_high", "y_low"), Wall())
     sides |= {"y_high": MovingWall((torch.ones(1), 0.0, 0.0)), "z_low": Periodic(), "z_high": Periodic()}
     deep = IncompressibleSolver(grid, sides, torch.tensor([0.02], dtype=torch.float64), dtype=torch.float64)
     a, b = plane.initial_state(), deep.initial_state()
     for _ in range(30):
         a, b = plane.step(a, seconds(0.05)), deep.step(b, seconds(0.05))
-    torch.testing.assert_close(
-        b.velocity[0], a.velocity[0][..., None].expand(1, 11, 12, 4), atol=1e-12, rtol=0
-    )
-    torch.testing.assert_close(
-        b.velocity[1], a.velocity[1][..., None].expand(1, 10, 13, 4), atol=1e-12, rtol=0
-    )
+    torch.testing.assert_close(b.velocity[0], a.velocity[0][..., None].expand(1, 11, 12, 4), atol=1e-12, rtol=0)
+    torch.testing.assert_close(b.velocity[1], a.velocity[1][..., None].expand(1, 10, 13, 4), atol=1e-12, rtol=0)
     assert b.velocity[2].abs().max() < 1e-13
 
 

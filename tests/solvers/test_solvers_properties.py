@@ -258,14 +258,10 @@ def test_trajectory_residual_shapes_and_gradient():
     assert [tuple(r.shape) for r in residual] == [(2, 3, 5, 5), (2, 3, 6, 4)]
 
     def total(u, v, p, viscosity):
-        return torch.cat(
-            [r.flatten() for r in trajectory_residual((u, v), p, times, viscosity=viscosity, **options)]
-        )
+        return torch.cat([r.flatten() for r in trajectory_residual((u, v), p, times, viscosity=viscosity, **options)])
 
     inputs = (*velocity, pressure, solver.viscosity)
-    assert torch.autograd.gradcheck(
-        total, tuple(t.detach().clone().requires_grad_() for t in inputs), fast_mode=True
-    )
+    assert torch.autograd.gradcheck(total, tuple(t.detach().clone().requires_grad_() for t in inputs), fast_mode=True)
 
 
 NAN = float("nan")

@@ -8,9 +8,7 @@ from sciml.training.config import TrainConfig, load_yaml, make_config, merge, pa
 
 
 def test_yaml_round_trip():
-    config = make_config(
-        {"batch_size": 8, "data": {"cases": {"train": 5}}, "operator": {"name": "fno", "n_layers": 3}}
-    )
+    config = make_config({"batch_size": 8, "data": {"cases": {"train": 5}}, "operator": {"name": "fno", "n_layers": 3}})
     again = make_config(yaml.safe_load(config.to_yaml()))
     assert again == config and again.operator.model_dump()["n_layers"] == 3
 

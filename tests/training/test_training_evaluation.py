@@ -118,6 +118,4 @@ def test_extrapolating_split_and_evaluation_of_a_run(tmp_path, monkeypatch):
     assert again["nmse"] == pytest.approx(run.summary["test"]["nmse"])
     kept = sorted((tmp_path / "data").iterdir())
     only = evaluate_run(run.directory, data=[next(p for p in kept if "lid_change" in p.name)])
-    assert only["rollout_mean"] == pytest.approx(
-        run.summary["test"]["per_subset"]["lid_change"]["rollout_mean"]
-    )
+    assert only["rollout_mean"] == pytest.approx(run.summary["test"]["per_subset"]["lid_change"]["rollout_mean"])

@@ -1,5 +1,6 @@
 """Tasks, losses and the loop: what a step computes, exact resume, clean stops."""
 
+import itertools
 import json
 import math
 import os
@@ -69,9 +70,7 @@ def setting(cavity_file):
     problem = get_problem("cavity")
     split = prepare(config.data, problem, "cpu", Progress())
     operator = build_operator(config, problem)
-    surrogate = build_surrogate(
-        config, problem, operator, split.train, trajectories(split.train, ["velocity"])
-    )
+    surrogate = build_surrogate(config, problem, operator, split.train, trajectories(split.train, ["velocity"]))
     with torch.no_grad():
         for parameter in surrogate.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=step_generator(0, 0)))
@@ -92,7 +91,9 @@ def test_unrolled_loss_is_the_mean_over_the_models_own_steps(setting):
 
 
 def test_training_and_evaluation_see_the_same_step(setting):
-    """The loss over the windows of a case is the evaluation's one-step error of that case: parameters in one order, frames in one place."""
+    """The loss over the windows of a case is the evaluation's one-step error of that case: parameters in one order,
+    frames in one place.
+    """
     _, split, surrogate = setting
     cases = trajectories(split.train, ["velocity"])
     windows = split.train.windows(["velocity"], 1, 1)
@@ -147,9 +148,9 @@ def test_normaliser_standardises_scaled_fields_of_the_train_split(setting):
 
 def test_an_epoch_visits_every_window_once():
     steps = [shuffled_batch(50, 10, step, seed=1) for step in range(10)]
-    assert sorted(sum(steps[:5], [])) == list(range(50)) == sorted(sum(steps[5:], []))
+    assert sorted(itertools.chain(*steps[:5])) == list(range(50)) == sorted(itertools.chain(*steps[5:]))
     assert steps[:5] != steps[5:] and steps[0] == shuffled_batch(50, 10, 0, seed=1)
-    assert sorted(sum((shuffled_batch(7, 3, step, 0) for step in range(7)), [])) == sorted(3 * list(range(7)))
+    assert sorted(itertools.chain(*(shuffled_batch(7, 3, step, 0) for step in range(7)))) == sorted(3 * list(range(7)))
 
 
 # ------------------------------------------------------------------------------------------------------ runs and resume
