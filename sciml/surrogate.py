@@ -108,8 +108,7 @@ class Surrogate(nn.Module):
     def field_scales(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """Natural unit of each channel, ``(B, C)`` float32."""
         scales = self.problem.scales(parameters)
-        columns = [scales[name] for name, field in self.fields.items() for _ in range(field.components)]
-        return torch.stack(columns, -1).to(torch.float32)
+        return torch.cat([scales[name] for name in self.fields], -1).to(torch.float32)
 
     def forward(self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
         """The next state ``(B, C, *grid)`` from ``state (B, history, C, *grid)``, parameters ``(B,)`` and seconds

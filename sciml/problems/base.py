@@ -96,7 +96,10 @@ class Problem(ABC):
 
     @abstractmethod
     def scales(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The natural unit of each field, name -> ``(B,)``: a field divided by it is dimensionless."""
+        """The natural unit of each component, name -> ``(B, components)``: divided by it a field is dimensionless.
+
+        The parameters may have any shape; the components come last.
+        """
 
     @abstractmethod
     def conditions(self, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:

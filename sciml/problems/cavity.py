@@ -229,9 +229,14 @@ class Cavity(Problem):
         return {**trajectory, "time": times}
 
     def scales(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Velocity: the lid speed U; pressure: ``rho U^2``."""
+        """``u: U``, ``v: U H / W``, pressure: ``rho U^2``.
+
+        In the coordinates x / W, y / H a flow that is divergence-free is so in these units too, whatever the shape of the
+        box.
+        """
         speed = parameters["lid_velocity"]
-        return {"velocity": speed, "pressure": parameters["density"] * speed**2}
+        velocity = torch.stack([speed, speed * parameters["height"] / parameters["width"]], -1)
+        return {"velocity": velocity, "pressure": (parameters["density"] * speed**2).unsqueeze(-1)}
 
     def conditions(self, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
         """``log Re`` (on the width), ``log U dt / W``, ``log H / W``: all that the dimensionless flow depends on."""

@@ -255,7 +255,6 @@ def build_surrogate(
 
 def _scaled(problem: Problem, fields: list[str]) -> Callable[..., Tensor]:
     """The transform of ``field_statistics``: a state divided by the problem's scales."""
-    known = {field.name: field for field in problem.fields}
 
     def transform(state: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         frames = state.shape[1]
@@ -264,8 +263,7 @@ def _scaled(problem: Problem, fields: list[str]) -> Callable[..., Tensor]:
             for name, value in parameters.items()
         }
         scales = problem.scales(now)
-        columns = [scales[name] for name in fields for _ in range(known[name].components)]
-        scale = torch.stack(columns, 2)
+        scale = torch.cat([scales[name] for name in fields], 2)
         return state / scale.reshape(*scale.shape, *(1,) * (state.ndim - 3))
 
     return transform

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -46,8 +48,9 @@ class UnrolledLoss(nn.Module):
             scored = not self.pushforward or index == steps - 1
             with torch.set_grad_enabled(scored and torch.is_grad_enabled()):
                 prediction, scale = surrogate.predict(window, parameters, interval)
+            weight = _common_units(scale, groups)
             if scored:
-                losses.append(self.loss(prediction, state[:, history + index] / scale, groups))
+                losses.append(self.loss(prediction * weight, state[:, history + index] / scale * weight, groups))
             following = surrogate.denormalise(prediction, scale)
             window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
         return torch.stack(losses).mean()
@@ -59,6 +62,15 @@ class UnrolledLoss(nn.Module):
         amplitude = self.noise * amplitude * self.surrogate.normaliser.increment_std.reshape(column)
         # Drawn on the CPU: the same noise on every device.
         return window + amplitude * torch.randn(window.shape, generator=generator).to(window.device)
+
+
+def _common_units(scale: Tensor, groups: Sequence[int]) -> Tensor:
+    """What turns the components of a field from units of their own into the unit of the field's first component.
+
+    The loss then weighs the components of a velocity as the metrics do, which work in m/s.
+    """
+    parts = [part / part[:, :1] for part in scale.split(list(groups), 1)]
+    return torch.cat(parts, 1)
 
 
 def transition(batch: Batch, index: int, history: int = 1) -> tuple[dict[str, Tensor], Tensor]:
