@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import tiny_config
 
+from sciml.datasets import DatasetInfo, DatasetWriter, FieldInfo
 from sciml.errors import CheckpointError, ConfigError, DataError, SolverError
 from sciml.problems import get_problem
 from sciml.progress import Progress
@@ -385,3 +386,37 @@ def test_cuda_that_is_not_there(cavity_file, tmp_path):
         pytest.skip("this machine has CUDA")
     with pytest.raises(ConfigError, match="no CUDA device"):
         train(make_config(tiny_config(cavity_file, device="cuda")), tmp_path / "run")
+
+
+def test_non_finite_data_is_located(cavity_file, tmp_path):
+    import shutil
+
+    import h5py
+
+    damaged = tmp_path / "damaged.h5"
+    shutil.copy(cavity_file, damaged)
+    with h5py.File(damaged, "r+") as file:
+        file["sciml/state"][7, 3, 5, 5, 1] = math.nan
+    with pytest.raises(DataError, match=r"NaN in field 'velocity' of case 7, frame 3"):
+        train(make_config(tiny_config(damaged)), tmp_path / "run")
+
+
+def test_data_of_another_problem(tmp_path):
+    info = DatasetInfo(
+        problem="tube",
+        fields=(FieldInfo("velocity", 2, "m/s", order=1),),
+        parameters={"speed": "m/s"},
+        grid=(8, 8),
+        n_frames=2,
+        boundaries=dict.fromkeys(("x_low", "x_high", "y_low", "y_high"), "wall"),
+    )
+    centres = (torch.arange(8) + 0.5) / 8
+    with DatasetWriter(tmp_path / "tube.h5", info, 1, {"speed": 1.0}) as writer:
+        fields = {"velocity": torch.zeros(1, 2, 2, 8, 8), "time": torch.tensor([[0.0, 1.0]])}
+        writer.write([0], fields, {"x": centres, "y": centres})
+        writer.finish()
+    with pytest.raises(ConfigError, match="holds the problem 'tube'; the run is for 'cavity'"):
+        train(make_config(tiny_config(tmp_path / "tube.h5")), tmp_path / "run")
+    (tmp_path / "foreign.h5").write_bytes(b"not a data file at all")
+    with pytest.raises(DataError, match=r"foreign\.h5"):
+        train(make_config(tiny_config(tmp_path / "foreign.h5")), tmp_path / "run2")
