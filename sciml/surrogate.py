@@ -229,7 +229,7 @@ class Surrogate(nn.Module):
             if self.interval is None:
                 raise ConfigError("this surrogate was trained on several frame intervals: give interval= in seconds")
             interval = self.interval
-        values = torch.as_tensor(interval, dtype=torch.float64)
+        values = torch.as_tensor(interval, dtype=torch.float64).cpu()
         if values.ndim == 1:
             values = values.unsqueeze(1)
         try:

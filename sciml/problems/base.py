@@ -140,6 +140,6 @@ class Sample:
 
 def _as_float64(name: str, value: Any) -> Tensor:
     try:
-        return torch.as_tensor(value, dtype=torch.float64)
+        return torch.as_tensor(value, dtype=torch.float64).cpu()  # a few numbers: they live where they are checked
     except (TypeError, ValueError, RuntimeError):
         raise ConfigError(f"parameter {name!r} is {value!r}; expected a number or a list of numbers") from None

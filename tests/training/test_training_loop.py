@@ -209,10 +209,10 @@ def interrupt_at(monkeypatch, step):
     monkeypatch.setattr(Trainer, "one_step", interrupting)
 
 
-def run_script(text: str, *launcher: str, **environment: str) -> subprocess.CompletedProcess:
+def run_script(text: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, *launcher, text] if launcher else [sys.executable, "-c", text],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        [sys.executable, "-c", text],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=180,
@@ -244,52 +244,53 @@ def test_kill_in_the_middle_of_a_checkpoint_write_loses_nothing(cavity_file, str
     assert equal(straight.directory, tmp_path / "run") and not list(folder.glob("*.tmp"))
 
 
-def test_two_ranks_train_and_resume_exactly(cavity_file, tmp_path):
-    values = tiny_config(cavity_file)
-    script = tmp_path / "ranks.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import sys, torch
-            from sciml.training import make_config, train
-            from sciml.training.config import merge
-            from sciml.training.loop import Trainer
-            torch.set_num_threads(1)
-            if __name__ == "__main__":
-                name, stop = sys.argv[1], int(sys.argv[2])
-                fit = Trainer.fit
-                if stop:
-                    # A run that dies after its checkpoint of step 4.
-                    one_step = Trainer.one_step
-                    def dying(self, fraction):
-                        if self.position.step == stop:
-                            raise SystemExit(7)
-                        return one_step(self, fraction)
-                    Trainer.one_step = dying
-                out = {str(tmp_path)!r} + "/" + name
-                train(make_config({values!r}), out, resume="auto")
-            """
-        )
-    )
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611", str(script)]
+RANKS = """
+import sys, torch
+from sciml.training import make_config, train
+from sciml.training.loop import Trainer
+torch.set_num_threads(1)
+if __name__ == "__main__":
+    out, stop, rank = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    one_step = Trainer.one_step
+    def dying(self, fraction):
+        if stop and self.position.step == stop and rank in (-1, self.world.rank):
+            raise RuntimeError("this rank was made to fail")
+        return one_step(self, fraction)
+    Trainer.one_step = dying
+    train(make_config(VALUES), out, resume="auto")
+"""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
+
+@pytest.fixture
+def on_two_ranks(cavity_file, tmp_path):
+    """Run the tiny configuration with torchrun on two gloo ranks; the given rank (-1: both) fails at a step."""
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS.replace("VALUES", repr(tiny_config(cavity_file))))
+
+    def run(name: str, stop: int = 0, rank: int = -1) -> subprocess.CompletedProcess:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
         return subprocess.run(
-            [sys.executable, *launch, *arguments],
+            [sys.executable, *launch, str(tmp_path / name), str(stop), str(rank)],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=300,
         )
 
-    done = run("two", "0")
+    return run
+
+
+def test_two_ranks_train_and_resume_exactly(cavity_file, tmp_path, on_two_ranks):
+    done = on_two_ranks("two")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert run("stopped", "6").returncode != 0
+    # One failing rank ends both, with its reason; the checkpoint of step 4 is there.
+    failed = on_two_ranks("stopped", stop=6, rank=1)
+    assert failed.returncode != 0 and "this rank was made to fail" in failed.stderr
     assert [p.name for p in checkpoints(tmp_path / "stopped" / "checkpoints")] == ["step_00000004"]
-    resumed = run("stopped", "0")
+    resumed = on_two_ranks("stopped")
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert equal(tmp_path / "two", tmp_path / "stopped")
-    one = train(make_config(values), tmp_path / "one")
+    one = train(make_config(tiny_config(cavity_file)), tmp_path / "one")
     a, b = weights(one.directory), weights(tmp_path / "two")
     worst = max(float((a[k] - b[k]).abs().max()) for k in a)
     assert worst < 2e-3, "two ranks average to the same steps as one process, up to the order of sums"
