@@ -56,8 +56,9 @@ class Commands(TyperGroup):
 def _fail(text: str, error: BaseException, code: int, prefix: str = "error: ") -> None:
     if os.environ.get("SCIML_DEBUG") == "1":
         raise error
-    if is_main_process():
-        say(f"{prefix}{text}")
+    # A fault of one process of many is said by that process: the others only see the connection close.
+    who = "" if is_main_process() else f"[rank {os.environ['RANK']}] "
+    say(f"{who}{prefix}{text}")
     raise typer.Exit(code) from None
 
 
