@@ -27,10 +27,9 @@ def check_finite(file: str | os.PathLike[str] | DatasetFile) -> None:
                 if not np.isfinite(chunk).all():
                     where = np.argwhere(~np.isfinite(chunk))[0]
                     raise DataError(
-                        f"{_kind(chunk[tuple(where)])} in field {_field(file, path, int(where[-1]))!r} of "
-                        f"case {case}, "
-                        f"frame {first + int(where[0])} (file {file.path}); generate the file again or "
-                        f"leave the case out"
+                        f"{_kind(chunk[tuple(where)])} in field {_field(file, path, int(where[-1]))!r} of case "
+                        f"{case}, frame {first + int(where[0])} (file {file.path}); generate the file again or "
+                        "leave the case out"
                     )
 
 

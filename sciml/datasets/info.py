@@ -168,9 +168,8 @@ def _check(info: DatasetInfo) -> None:
         expected = {0: 1, 1: len(info.grid)}.get(f.order)
         if f.components != expected:
             raise DataError(
-                f"field {f.name!r}: a field of order 0 has 1 component and one of order 1 has "
-                f"{len(info.grid)} here, "
-                f"got order {f.order} with {f.components}; give each scalar a name of its own"
+                f"field {f.name!r}: a field of order 0 has 1 component and one of order 1 has {len(info.grid)} "
+                f"here, got order {f.order} with {f.components}; give each scalar a name of its own"
             )
     for face in info.face_fields:
         if face.axis not in info.axes:

@@ -176,9 +176,8 @@ def parameter_arrays(info: DatasetInfo, n_cases: int, parameters: Mapping[str, A
             values = np.full(n_cases, values)
         if values.shape not in ((n_cases,), (n_cases, info.n_frames)):
             raise DataError(
-                f"parameter {name!r} must have shape ({n_cases},), or ({n_cases}, {info.n_frames}) when it "
-                f"varies in time, "
-                f"got {values.shape}"
+                f"parameter {name!r} must have shape ({n_cases},), or ({n_cases}, {info.n_frames}) when it varies "
+                f"in time, got {values.shape}"
             )
         if not np.isfinite(values).all():
             raise DataError(f"parameter {name!r} is not finite in case {int(np.argwhere(~np.isfinite(values))[0, 0])}")

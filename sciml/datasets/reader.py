@@ -60,8 +60,7 @@ class DatasetFile:
         for path, shape in expected.items():
             if file[path].shape != shape or file[path].dtype.kind != "f":
                 raise DataError(
-                    f"{self.path} is damaged: {path} must hold numbers of shape {shape}, has "
-                    f"{file[path].shape} of "
+                    f"{self.path} is damaged: {path} must hold numbers of shape {shape}, has {file[path].shape} of "
                     f"{file[path].dtype}; make or download it again"
                 )
             self._slots[path] = slot(file[path])
@@ -159,9 +158,8 @@ def open_checked(path: Path) -> h5py.File:
 def _check_schema(file: h5py.File, path: Path) -> None:
     if "sciml" not in file or "schema" not in file["sciml"].attrs:
         raise DataError(
-            f"{path} is HDF5 but not a sciml data set: its top level holds {sorted(file)}, expected a group "
-            f"'sciml' with "
-            f"the attribute schema = {SCHEMA!r}; convert it with DatasetWriter"
+            f"{path} is HDF5 but not a sciml data set: its top level holds {sorted(file)}, expected a group 'sciml' "
+            f"with the attribute schema = {SCHEMA!r}; convert it with DatasetWriter"
         )
     schema = str(file["sciml"].attrs["schema"])
     if schema != SCHEMA:
@@ -169,9 +167,8 @@ def _check_schema(file: h5py.File, path: Path) -> None:
     written = file["sciml/written"][()] if "sciml/written" in file else np.ones(1)
     if not written.all():
         raise DataError(
-            f"{path} is unfinished: {int(written.sum())} of {len(written)} cases are written; run what "
-            f"writes it again, "
-            "it continues"
+            f"{path} is unfinished: {int(written.sum())} of {len(written)} cases are written; run what writes it "
+            "again, it continues"
         )
 
 

@@ -68,10 +68,9 @@ class TrajectoryWindows(Dataset):
         self._ends = np.cumsum(np.maximum(0, frames - first_frame - span))
         if len(self) == 0:
             raise DataError(
-                f"no window of {history} + {horizon} frames with stride {stride} from frame {first_frame} "
-                f"on fits into "
-                f"{len(self.cases)} cases of {frames.max(initial=0)} frames; choose shorter windows or more "
-                f"cases"
+                f"no window of {history} + {horizon} frames with stride {stride} from frame {first_frame} on fits "
+                f"into {len(self.cases)} cases of {frames.max(initial=0)} frames; choose shorter windows or more "
+                "cases"
             )
 
     @property

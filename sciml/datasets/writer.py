@@ -282,7 +282,6 @@ def _refuse_non_finite(name: str, array: np.ndarray, cases: Sequence[int]) -> No
     if bad.any():
         where = np.argwhere(bad)[0]
         raise DataError(
-            f"NaN or infinity in {name!r} of case {cases[where[0]]}, frame {where[1]}: the case is not "
-            f"written; "
+            f"NaN or infinity in {name!r} of case {cases[where[0]]}, frame {where[1]}: the case is not written; "
             "solve it again (smaller time step, finer grid) or leave it out"
         )

@@ -92,8 +92,7 @@ class Cavity(Problem):
         if largest < 100:
             raise SolverError(
                 f"resolution {resolution} resolves Reynolds numbers up to {largest:.0f} only, and cases are drawn "
-                f"up to at "
-                f"least 100; use a resolution of at least {_needed_resolution(100)}"
+                f"up to at least 100; use a resolution of at least {_needed_resolution(100)}"
             )
         if subset == "reynolds_band" and largest < REYNOLDS_BAND[1]:
             raise SolverError(
@@ -109,8 +108,8 @@ class Cavity(Problem):
             keep = _in_aspect_band
         elif subset not in (*self.subsets, *self.hard_subsets, "all"):
             raise ConfigError(
-                f"problem 'cavity' has no subset {subset!r}"
-                f"{did_you_mean(subset, (*self.subsets, *self.hard_subsets, 'all', 'outside'))}"
+                "problem 'cavity' has no subset "
+                f"{subset!r}{did_you_mean(subset, (*self.subsets, *self.hard_subsets, 'all', 'outside'))}"
             )
         generator = torch.Generator().manual_seed(seed)
         names = self._case_subsets(n, subset)
@@ -164,18 +163,15 @@ class Cavity(Problem):
         value = float(reynolds[worst])
         if value > MAX_REYNOLDS * (1 + 1e-9):
             raise SolverError(
-                f"case {worst} has Reynolds number {value:.0f}; this laminar two-dimensional solver is refused above "
-                f"{MAX_REYNOLDS:.0f}, where the flow is close to unsteady and no grid offered here was validated. "
-                f"Lower the lid "
-                "velocity or the size, or raise the viscosity"
+                f"case {worst} has Reynolds number {value:.0f}; this laminar two-dimensional solver is refused "
+                f"above {MAX_REYNOLDS:.0f}, where the flow is close to unsteady and no grid offered here was "
+                "validated. Lower the lid velocity or the size, or raise the viscosity"
             )
         if value > largest * (1 + 1e-9):
             raise SolverError(
                 f"case {worst} has Reynolds number {value:.0f}; a {'x'.join(map(str, resolution))} grid resolves "
-                f"its boundary "
-                f"layer (two cells in L/sqrt(Re)) up to {largest:.0f}. Use resolution >= "
-                f"{_needed_resolution(value)} or lower "
-                "the Reynolds number"
+                f"its boundary layer (two cells in L/sqrt(Re)) up to {largest:.0f}. Use resolution >= "
+                f"{_needed_resolution(value)} or lower the Reynolds number"
             )
 
     def solve(

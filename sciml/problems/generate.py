@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -67,10 +68,16 @@ def generate(
         with progress.phase(f"generate {problem.name}", len(sample.subsets)):
             progress.advance(done)
             tasks = [(problem.name, sample.select(group).parameters, times[group], shape, device) for group in groups]
-            for position, trajectory in _solve_all(tasks, workers if device == "cpu" else 1):
-                group = groups[position]
-                writer.write(group, trajectory, {axis: values[group] for axis, values in coordinates.items()})
-                progress.advance(len(group))
+            try:
+                for position, trajectory in _solve_all(tasks, workers if device == "cpu" else 1):
+                    group = groups[position]
+                    writer.write(group, trajectory, {axis: values[group] for axis, values in coordinates.items()})
+                    progress.advance(len(group))
+            except KeyboardInterrupt:
+                progress.message(
+                    f"stopped; {writer.partial} keeps the finished cases: the same command goes on with it"
+                )
+                raise
         writer.finish()
     return Path(out)
 
@@ -88,6 +95,11 @@ def _solve(task: tuple) -> dict[str, np.ndarray]:
     return {key: value.cpu().numpy() for key, value in trajectory.items()}
 
 
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent deals with it
+
+
 def _solve_all(tasks: list[tuple], workers: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -96,7 +108,7 @@ def _solve_all(tasks: list[tuple], workers: int) -> Iterator[tuple[int, dict[str
         return
     # spawn, not fork: a forked child of a process whose OpenMP threads have run hangs in its first parallel region.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         futures = {pool.submit(_solve, task): position for position, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):

@@ -341,8 +341,7 @@ def _run_directory(config: TrainConfig, out: Path | str | None, resume: str | No
     if differences:
         raise CheckpointError(
             f"{directory} was made with another configuration ({'; '.join(differences)}); a resumed run may change "
-            f"only "
-            f"{', '.join(FREE_TO_CHANGE)}. Use the run's own values, or start a new run"
+            f"only {', '.join(FREE_TO_CHANGE)}. Use the run's own values, or start a new run"
         )
     return directory, found[-1]
 
