@@ -22,21 +22,3 @@ def cavity_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("data") / "cavity.h5"
     return generate("cavity", path, cases=20, resolution=RESOLUTION, frames=FRAMES, seed=0)
-
-
-def tiny_config(file: Path, **changes: object) -> dict:
-    """A training configuration that runs in a second or two on ``cavity_file``."""
-    from sciml.training.config import merge
-
-    base = {
-        "problem": "cavity",
-        "device": "cpu",
-        "batch_size": 4,
-        "validate_every": 4,
-        "data": {"files": [str(file)], "cases": {"train": 14, "validation": 3, "test": 3}},
-        "operator": {"name": "unet", "hidden_channels": [8, 8], "embedding_channels": 8},
-        "task": {"unroll_from": 0.5},
-        "budget": {"steps": 8},
-        "checkpoint": {"every_steps": 4},
-    }
-    return merge(base, changes)

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny import tiny_config
 
 import sciml
 from sciml.errors import CheckpointError, ConfigError, DataError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny import tiny_config
 
 from sciml.problems import get_problem
 from sciml.progress import Progress

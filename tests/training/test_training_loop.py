@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny import tiny_config
 
 from sciml.datasets import DatasetInfo, DatasetWriter, FieldInfo
 from sciml.errors import CheckpointError, ConfigError, DataError, SolverError
