@@ -66,6 +66,7 @@ class Surrogate(nn.Module):
         target: whether the operator's output is the increment or the next state.
         interval: seconds between frames in the training data, the default of ``step``; None if it differed between
         cases.
+        grid: cells of the training grid; None if unknown.
         ranges: name -> (low, high) of the training cases' parameters, conditions and interval.
         provenance: anything worth keeping about the training (shown in the model card).
     """
@@ -80,6 +81,7 @@ class Surrogate(nn.Module):
         history: int = 1,
         target: Literal["increment", "state"] = "increment",
         interval: float | None = None,
+        grid: Sequence[int] | None = None,
         ranges: Mapping[str, Sequence[float]] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class Surrogate(nn.Module):
         self.history = history
         self.target = target
         self.interval = interval
+        self.grid = None if grid is None else tuple(grid)
         self.ranges = {name: (float(low), float(high)) for name, (low, high) in (ranges or {}).items()}
         self.provenance = dict(provenance or {})
 
@@ -179,7 +182,7 @@ class Surrogate(nn.Module):
         batch = window.shape[0]
         values = self.problem.as_parameters(parameters, batch)
         intervals = self._as_intervals(interval, batch, steps)
-        self._warn_out_of_range(values, intervals)
+        self._warn_out_of_range(values, intervals, tuple(window.shape[3:]))
         window = window.to(self.normaliser.mean.device)
         training = self.training
         self.eval()
@@ -242,7 +245,14 @@ class Surrogate(nn.Module):
             raise ConfigError("interval must be positive and finite")
         return values
 
-    def _warn_out_of_range(self, values: Mapping[str, Tensor], intervals: Tensor) -> None:
+    def _warn_out_of_range(self, values: Mapping[str, Tensor], intervals: Tensor, grid: tuple[int, ...]) -> None:
+        if self.grid not in (None, grid):
+            warnings.warn(
+                f"the state has {_cells(grid)} cells; the surrogate was trained on {_cells(self.grid)} and its error "
+                "is unknown on another grid",
+                OutOfRangeWarning,
+                stacklevel=4,
+            )
         steps = intervals.shape[1]
         observed = observed_ranges(self.problem, values, intervals, steps)
         for name, (low, high) in self.ranges.items():
@@ -271,6 +281,7 @@ class Surrogate(nn.Module):
             "history": self.history,
             "target": self.target,
             "interval": self.interval,
+            "grid": self.grid,
             "normaliser": self.normaliser.as_dict(),
             "ranges": self.ranges,
             "provenance": self.provenance,
@@ -279,6 +290,10 @@ class Surrogate(nn.Module):
         (directory / "surrogate.json").write_text(json.dumps(config, indent=2) + "\n")
         (directory / "README.md").write_text(model_card(self))
         return directory
+
+
+def _cells(grid: Sequence[int]) -> str:
+    return "x".join(str(n) for n in grid)
 
 
 def at_time(values: Mapping[str, Tensor], index: int, steps: int) -> dict[str, Tensor]:
@@ -332,6 +347,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
             history=config["history"],
             target=config["target"],
             interval=config["interval"],
+            grid=config["grid"],
             ranges=config["ranges"],
             provenance=config["provenance"],
         )
@@ -350,9 +366,10 @@ def model_card(surrogate: Surrogate) -> str:
     rows = "\n".join(f"| `{name}` | {low:.6g} | {high:.6g} |" for name, (low, high) in surrogate.ranges.items())
     provenance = "\n".join(f"- {key}: {value}" for key, value in surrogate.provenance.items())
     length = "a given time" if surrogate.interval is None else f"{surrogate.interval:g} s"
+    on = f" on {_cells(surrogate.grid)} cells" if surrogate.grid else ""
     return f"""# Surrogate: {surrogate.problem.title}
 
-{type(surrogate.operator).__name__} with {count:,} parameters; steps {names} by {length}.
+{type(surrogate.operator).__name__} with {count:,} parameters; steps {names} by {length}{on}.
 
         surrogate = sciml.load("path/to/this/directory")
     state = surrogate.step(state, parameters)   # state: (batch, {surrogate.channels}, nx, ny) in physical units

@@ -146,6 +146,8 @@ def test_warns_outside_the_training_range(surrogate, inside):
         surrogate.step(STATE, inside)
     with pytest.warns(OutOfRangeWarning, match="lid_velocity is 60; the surrogate was trained on"):
         surrogate.step(STATE, {**inside, "lid_velocity": 60.0})
+    with pytest.warns(OutOfRangeWarning, match="the state has 32x24 cells; the surrogate was trained on 24x24"):
+        surrogate.step(torch.zeros(2, 2, 32, 24), inside)
     with pytest.warns(OutOfRangeWarning, match="interval"):
         surrogate.step(STATE, inside, interval=5e-3)
 

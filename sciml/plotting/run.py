@@ -1,4 +1,4 @@
-"""All pictures of a run directory, from what the run wrote: nothing is solved or predicted again."""
+"""All pictures of a run directory, from what the run wrote; only the steady flows are solved anew, in seconds."""
 
 import json
 import zipfile
@@ -15,6 +15,7 @@ from sciml.plotting.animation import animate_rollout
 from sciml.plotting.curves import loss_curves, rollout_error
 from sciml.plotting.fields import triptych
 from sciml.plotting.profiles import centreline_profiles
+from sciml.plotting.steady import steady_profiles
 from sciml.progress import Progress
 
 REQUIRED = ("truth", "prediction", "time")
@@ -40,6 +41,8 @@ class Case:
 def run_figures(run_directory: str | Path, progress: Progress | None = None) -> list[Path]:
     """Draw the pictures of a run into its ``figures/`` and return their paths.
 
+    From ``surrogate/``, for a cavity: ``profiles_steady_re<Re>.png``, the rollout to steady flow against Ghia's table.
+
     From ``metrics.jsonl``: ``training.png``. From ``predictions.npz``: ``rollout_error.png`` over all
     held-out cases; for each case in it ``fields_<case>.png`` and ``profiles_<case>.png``; for the first case
     ``rollout_<case>.gif``. What a run has not written (it was stopped, say) is left out with a message.
@@ -63,6 +66,10 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
         progress.message(f"no {predictions.name} in {run}: the run was not evaluated, its fields are not drawn")
     cases = list(_cases(arrays)) if arrays else []
     written: list[Path] = []
+    if (run / "surrogate" / "surrogate.json").is_file():
+        from sciml.surrogate import load
+
+        written += steady_profiles(load(run), figures, progress)
     with progress.phase("figures", 2 + 2 * len(cases) + min(len(cases), 1)):
         if metrics.is_file() and (records := read_records(metrics)):
             written.append(figures / "training.png")

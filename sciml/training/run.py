@@ -172,7 +172,8 @@ def _trainer(
 
     def validate(model: Surrogate) -> dict[str, float]:
         target = validation.state[:, evaluation.first_target(model) :]
-        return evaluation.score(evaluation.predict(model, validation), target).summary()
+        errors = evaluation.score(evaluation.predict(model, validation), target).summary()
+        return {key: errors[key] for key in ("nmse", "rollout_mean", "rollout_last")}
 
     log = MetricsLog(directory, config.tensorboard) if here.is_main else _silent
     count = count_parameters(surrogate.operator)
@@ -242,11 +243,11 @@ def build_surrogate(
         history=config.task.history,
         target=config.task.target,
         interval=float(intervals[0, 0]) if shared else None,
+        grid=tuple(cases.state.shape[3:]),
         ranges=observed_ranges(problem, cases.parameters, intervals, steps),
         provenance={
             "training cases": len(part.cases),
             "data": ", ".join(str(file) for file in part.files),
-            "grid": "x".join(str(n) for n in cases.state.shape[3:]),
             "seed": config.seed,
             "date": datetime.date.today().isoformat(),
         },
