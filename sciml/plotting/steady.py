@@ -3,18 +3,20 @@
 import math
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sciml.plotting import ghia
 from sciml.plotting.profiles import centreline_profiles
-from sciml.problems.cavity import resolved_reynolds
 from sciml.progress import Progress
-from sciml.surrogate import OutOfRangeWarning, Surrogate
+
+if TYPE_CHECKING:
+    from sciml.surrogate import Surrogate
 
 END = 40.0
 """Time in units of width / lid speed; from rest the cavity is steady to plotting accuracy by then up to Re 1000."""
 
 
-def steady_profiles(surrogate: Surrogate, figures: Path, progress: Progress | None = None) -> list[Path]:
+def steady_profiles(surrogate: "Surrogate", figures: Path, progress: Progress | None = None) -> list[Path]:
     """Draw ``profiles_steady_re<Re>.png`` for the tabulated Reynolds numbers within 10 % of the training range.
 
     The rollout starts from the solver's first frame after rest and runs past the frames of the training data, so the
@@ -23,6 +25,9 @@ def steady_profiles(surrogate: Surrogate, figures: Path, progress: Progress | No
     interval.
     """
     import torch
+
+    from sciml.problems.cavity import resolved_reynolds
+    from sciml.surrogate import OutOfRangeWarning
 
     progress = progress or Progress()
     problem, interval, grid = surrogate.problem, surrogate.interval, surrogate.grid
