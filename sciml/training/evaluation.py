@@ -142,18 +142,22 @@ def score(predictions: Predictions, target: Tensor) -> Scores:
     )
 
 
-def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
-    """Every measure of ``sciml.metrics`` for each field by itself, one step ahead: means, and the largest error
-    anywhere."""
-    errors = {}
+def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> dict[str, dict[str, Any]]:
+    """Every measure of ``sciml.metrics`` for each field by itself: over everything, and ``<measure>_per_step``.
+
+    Means over cases and components; of ``max_error`` the largest.
+    """
+    errors: dict[str, dict[str, Any]] = {}
     start = 0
     for name, field in surrogate.fields.items():
         channels = slice(start, start + field.components)
         start += field.components
-        measured = metrics.all_metrics(prediction[:, :, channels], target[:, :, channels])
-        errors[name] = {
-            key: float(value.max() if key == "max_error" else value.mean()) for key, value in measured.items()
-        }
+        errors[name] = {}
+        for key, value in metrics.all_metrics(prediction[:, :, channels], target[:, :, channels]).items():
+            by_step = value.transpose(0, 1).flatten(1)
+            by_step = by_step.amax(1) if key == "max_error" else by_step.mean(1)
+            errors[name][key] = float(by_step.max() if key == "max_error" else by_step.mean())
+            errors[name][f"{key}_per_step"] = by_step.tolist()
     return errors
 
 
@@ -195,7 +199,11 @@ def evaluate(
         summary[f"{prefix}nmse_per_step"] = own.nmse.mean(0).tolist()
     summary["divergence"] = divergence(surrogate, contenders[""].rollout, data)
     summary["truth_divergence"] = divergence(surrogate, target, data)
-    summary["fields"] = field_errors(surrogate, contenders[""].one_step, target)
+    own = contenders[""]
+    summary["fields"] = {
+        "one_step": field_errors(surrogate, own.one_step, target),
+        "rollout": field_errors(surrogate, own.rollout, target),
+    }
     labels = np.array(data.subsets)
     summary["per_subset"] = {
         str(label): {"cases": int((labels == label).sum()), **table(torch.from_numpy(labels == label))}

@@ -89,6 +89,10 @@ def test_summary_agrees_with_plain_formulas(setting):
     assert summary["rollout_relative_l2"] == pytest.approx(error.mean(0).tolist())
     increment = (target - data.state[:, 1:-1]).square().flatten(2).sum(2) / target.square().flatten(2).sum(2)
     assert summary["persistence_nmse"] == pytest.approx(float(increment.mean()))
+    velocity = summary["fields"]["rollout"]["velocity"]
+    assert velocity["mse"] == pytest.approx(float((p - target).square().mean()))
+    assert velocity["max_error"] == pytest.approx(float((p - target).abs().max()))
+    assert velocity["mae_per_step"] == pytest.approx((p - target).abs().mean((0, 2, 3, 4)).tolist())
     counts = {label: entry["cases"] for label, entry in summary["per_subset"].items()}
     assert sum(counts.values()) == summary["cases"] == 3
     weighted = sum(entry["rollout_mean"] * entry["cases"] for entry in summary["per_subset"].values()) / 3

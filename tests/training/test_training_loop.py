@@ -1,5 +1,6 @@
 """Tasks, losses and the loop: what a step computes, exact resume, clean stops."""
 
+import importlib.util
 import itertools
 import json
 import math
@@ -360,15 +361,21 @@ def test_diverged_training_says_so(cavity_file, tmp_path, monkeypatch):
         ({"operator": {"name": "unet", "hiden_channels": 3}}, ConfigError, "did you mean 'hidden_channels'"),
         ({"data": {"fields": ["vorticity"]}}, (ConfigError, DataError), "vorticity"),
         ({"task": {"unroll": 9}}, DataError, "no window of 1"),
-        ({"tensorboard": True}, None, ""),
     ],
 )
 def test_bad_choices(cavity_file, tmp_path, changes, error, message):
-    if error is None:
-        pytest.importorskip("tensorboard", reason="extra [log] is not installed")
-        return
     with pytest.raises(error, match=message):
         train(make_config(tiny_config(cavity_file, **changes)), tmp_path / "run")
+
+
+def test_tensorboard_is_an_extra(cavity_file, tmp_path):
+    config = make_config(tiny_config(cavity_file, tensorboard=True, budget={"steps": 1}))
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(ConfigError, match=r"pip install 'sciml\[log\]'"):
+            train(config, tmp_path / "run")
+    else:
+        train(config, tmp_path / "run")
+        assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
 def test_missing_data_file(tmp_path):
