@@ -7,13 +7,14 @@ A checkpoint is written beside its final name, flushed to disk and renamed; a pr
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sciml.datasets.disk import sync_directory
 from sciml.errors import CheckpointError
 
 _FILE = "state.pt"
@@ -25,6 +26,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     Returns its path.
     """
     final = directory / f"step_{step:08d}"
+    if final.exists():
+        return final  # a step has one state
     aside = final.with_name(final.name + ".tmp")
     for leftover in directory.glob("step_*.tmp"):
         shutil.rmtree(leftover)
@@ -33,10 +36,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    if final.exists():
-        shutil.rmtree(final)
     os.rename(aside, final)
-    _sync_directory(directory)
+    sync_directory(directory)
     for old in checkpoints(directory)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -52,20 +53,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises ``CheckpointError`` if it is missing or damaged.
     """
+    file = path / _FILE
+    if not file.is_file():
+        raise CheckpointError(f"{path} is not a checkpoint: it holds no {_FILE}")
     try:
-        return torch.load(path / _FILE, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is not a checkpoint: it holds no {_FILE}") from None
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        if not zipfile.is_zipfile(file):
+            raise RuntimeError("not the archive that torch.save writes")
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(
-            f"the checkpoint {path} is damaged ({str(error).splitlines()[0]}); remove that directory to go on from "
-            f"the one before"
+            f"the checkpoint {path} is damaged ({str(error).splitlines()[0]}); remove that directory to go on from the "
+            "one before"
         ) from None
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -87,12 +87,17 @@ def prepare(config: DataConfig, problem: Problem, device: str, progress: Progres
         raise ConfigError(f"data.split=extrapolate goes with data.subset=all, not {config.subset!r}")
     known = counts["train"] + counts["validation"]
     file = _generated(config, problem, "outside", known, config.seed, device, progress)
-    each = -(-counts["test"] // len(problem.hard_subsets))
     inner = _random_split((file,), {**counts, "test": 0}, config.seed, exact=True)
-    hard = [
-        _generated(config, problem, subset, each, config.seed + 1, device, progress) for subset in problem.hard_subsets
-    ]
-    return Split(inner.train, inner.validation, tuple(whole(file) for file in hard))
+    return Split(inner.train, inner.validation, hard_parts(config, problem, device, progress))
+
+
+def hard_parts(config: DataConfig, problem: Problem, device: str, progress: Progress) -> tuple[Part, ...]:
+    """The test parts of the split ``extrapolate``: ``cases.test`` cases shared among the problem's hard subsets."""
+    each = -(-config.cases.test // len(problem.hard_subsets))
+    # Another seed than the training cases': two subsets that draw alike must not draw the same cases.
+    seed = config.seed + 1
+    files = [_generated(config, problem, subset, each, seed, device, progress) for subset in problem.hard_subsets]
+    return tuple(whole(file) for file in files)
 
 
 def trajectories(part: Part, fields: Sequence[str]) -> Trajectories:

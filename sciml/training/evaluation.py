@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sciml import metrics
+from sciml.errors import DataError
 from sciml.surrogate import Surrogate, at_time
 from sciml.training.data import Trajectories
 
@@ -90,8 +91,6 @@ def lookup(surrogate: Surrogate, train: Trajectories, data: Trajectories, first:
     weights = torch.tensor(surrogate.problem.lookup_weights, dtype=torch.float64)
     known, asked = _conditions(surrogate, train) * weights, _conditions(surrogate, data) * weights
     nearest = torch.cdist(asked, known).argmin(1)
-    if train.state.shape[1] < data.state.shape[1]:
-        raise ValueError("the training cases have fewer frames than the test cases")
     frames = data.state.shape[1]
     found = train.state[nearest][:, :frames]
     scale = _scales(surrogate, data) / _scales(surrogate, _cases(train, nearest), frames - 1)
@@ -179,10 +178,11 @@ def divergence(surrogate: Surrogate, frames: Tensor, data: Trajectories) -> floa
 
 
 def evaluate(
-    surrogate: Surrogate, train: Trajectories | None, parts: Mapping[str, Trajectories]
+    surrogate: Surrogate, train: Trajectories | None, parts: Sequence[Trajectories]
 ) -> tuple[dict[str, Any], dict[str, Predictions]]:
     """The ``test`` entry of ``summary.json``, over all parts together and by subset, and the predictions."""
-    data = _concatenate(list(parts.values()))
+    check_fit(surrogate, parts)
+    data = _concatenate(parts)
     first = first_target(surrogate)
     contenders = {"": predict(surrogate, data), "persistence_": persistence(data, first)}
     if train is not None and train.state.shape[1] >= data.state.shape[1]:
@@ -221,9 +221,7 @@ def _cases(data: Trajectories, chosen: slice | Tensor) -> Trajectories:
     )
 
 
-def _concatenate(pieces: list[Trajectories]) -> Trajectories:
-    if len({tuple(piece.state.shape[1:]) for piece in pieces}) > 1:
-        raise ValueError("the parts of the test data differ in frames or grid")
+def _concatenate(pieces: Sequence[Trajectories]) -> Trajectories:
     return Trajectories(
         torch.cat([piece.state for piece in pieces]),
         {name: torch.cat([piece.parameters[name] for piece in pieces]) for name in pieces[0].parameters},
@@ -232,11 +230,31 @@ def _concatenate(pieces: list[Trajectories]) -> Trajectories:
     )
 
 
+def check_fit(surrogate: Surrogate, parts: Sequence[Trajectories]) -> None:
+    """Raise ``DataError`` unless all parts have the surrogate's grid, one number of frames, and a frame to predict."""
+    frames = sorted({part.state.shape[1] for part in parts})
+    if len(frames) > 1:
+        raise DataError(
+            f"the files have {' and '.join(map(str, frames))} frames; evaluate files of one length together"
+        )
+    if frames[0] <= first_target(surrogate):
+        raise DataError(
+            f"the data have {frames[0]} frames; this surrogate needs at least {first_target(surrogate) + 1}"
+        )
+    for part in parts:
+        grid = tuple(part.state.shape[3:])
+        if surrogate.grid is not None and grid != surrogate.grid:
+            raise DataError(
+                f"the data have a grid of {'x'.join(map(str, grid))} cells, the surrogate was trained on "
+                f"{'x'.join(map(str, surrogate.grid))}; interpolate the data, or train on them"
+            )
+
+
 def save_predictions(
     path: Path,
     surrogate: Surrogate,
     contenders: Mapping[str, Predictions],
-    parts: Mapping[str, Trajectories],
+    parts: Sequence[Trajectories],
     shown: int = 6,
 ) -> None:
     """What the pictures are drawn from: the rollouts of a few cases (of every subset in turn) and the error curves of
@@ -247,7 +265,7 @@ def save_predictions(
     ``(n,)`` or, where it changes in time, ``(n, T')`` each, ``subset (n,)``; ``rollout_relative_l2``,
     ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``.
     """
-    data = _concatenate(list(parts.values()))
+    data = _concatenate(parts)
     first = first_target(surrogate)
     chosen = _few_of_each(data.subsets, shown)
     start = data.state[chosen, first - 1 : first]

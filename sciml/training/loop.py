@@ -30,6 +30,9 @@ from sciml.training.losses import LOSSES
 from sciml.training.parallel import World
 from sciml.training.tasks import UnrolledLoss
 
+LOG_EVERY = 20
+"""Steps between two lines of ``metrics.jsonl``."""
+
 
 class Interrupted(KeyboardInterrupt):
     """Training was interrupted; its state is in a checkpoint."""
@@ -126,39 +129,31 @@ class Trainer:
         checkpoint)."""
         config, position = self.config, self.position
         self.surrogate.train()
-        total = 1.0
-        shown = 0.0
-        with _stop_on_signal() as stop, self.progress.phase("train", total):
+        shown, note = 0.0, ""
+        with _stop_on_signal() as stop, self.progress.phase("train", 1.0):
             fraction, stopping = self.world.agree([self.fraction(), 0.0])
             while fraction < 1:
                 started = time.perf_counter()
                 loss, norm = self.one_step(fraction)
                 position.step += 1
-                if position.step % 20 == 0 or position.step == 1:
-                    self._check_finite(loss)
-                    rate = self.optimizer.param_groups[0]["lr"]
-                    self.log(
-                        {
-                            "step": position.step,
-                            "loss": float(loss),
-                            "gradient_norm": float(norm),
-                            "learning_rate": rate,
-                        }
-                    )
+                if position.step % LOG_EVERY == 0 or position.step == 1:  # looking at the loss waits for the device
+                    self._log_step(loss, norm)
+                    note = f"step {position.step}, loss {float(loss):.4f}"
                 position.seconds += time.perf_counter() - started
                 fraction, stopping = self.world.agree([self.fraction(), float(stop())])
-                self.progress.advance(fraction - shown, f"step {position.step}, loss {float(loss):.4f}")
+                self.progress.advance(fraction - shown, note)
                 shown = fraction
+                if position.step % config.validate_every == 0 or fraction >= 1:
+                    self._validate()
                 if stopping:
                     self.save()
                     raise Interrupted
-                if position.step % config.validate_every == 0 or fraction >= 1:
-                    self._validate()
-                    if self._patience_lost():
-                        self.progress.message(f"no improvement since step {position.best_step}: stopping early")
-                        break
+                if self._patience_lost():
+                    self.progress.message(f"no improvement since step {position.best_step}: stopping early")
+                    break
                 if position.step % config.checkpoint.every_steps == 0:
                     self.save()
+        self.save()  # before the last weights are replaced: a longer budget goes on from them
         if config.budget.patience is not None and self.best:
             self._set_weights(self.best)
         elif self.average:
@@ -187,13 +182,17 @@ class Trainer:
             average.lerp_(parameter.detach(), 1 - decay)
         return loss.detach(), norm
 
-    def _check_finite(self, loss: Tensor) -> None:
+    def _log_step(self, loss: Tensor, norm: Tensor) -> None:
+        """Log the step's numbers; raise ``SolverError`` on every process if the loss of any is not finite."""
         if self.world.any(not math.isfinite(float(loss))):
             raise SolverError(
                 f"the loss is {float(loss)} at step {self.position.step}: training has diverged. Lower "
                 f"optimizer.learning_rate (now {self.config.optimizer.learning_rate}); the last checkpoint is in "
                 f"{self.directory / 'checkpoints'}"
             )
+        rate = self.optimizer.param_groups[0]["lr"]
+        numbers = {"loss": float(loss), "gradient_norm": float(norm), "learning_rate": rate}
+        self.log({"step": self.position.step, **numbers})
 
     def _validate(self) -> None:
         position = self.position

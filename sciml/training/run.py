@@ -31,7 +31,7 @@ from sciml.surrogate import Normaliser, Surrogate, load, observed_ranges
 from sciml.training import evaluation
 from sciml.training.checkpoint import checkpoints, load_checkpoint
 from sciml.training.config import TrainConfig, make_config
-from sciml.training.data import Part, Split, Trajectories, prepare, trajectories
+from sciml.training.data import Part, Split, Trajectories, check_files, hard_parts, prepare, trajectories, whole
 from sciml.training.log import MetricsLog
 from sciml.training.loop import Interrupted, Trainer
 from sciml.training.parallel import World, world
@@ -92,7 +92,6 @@ def train(
         except Interrupted:
             progress.message(f"stopped at step {trainer.position.step}; go on with: sciml train --resume {directory}")
             raise
-        trainer.save()
         seconds["train"] = trainer.position.seconds
         if not here.is_main:
             return RunResult(directory, {})
@@ -131,25 +130,19 @@ def evaluate_run(
     own = prepare(config.data, problem, "cpu", progress)
     train_part = trajectories(own.train, list(surrogate.fields))
     if data:
-        given = prepare_all([Path(file) for file in data], problem)
-        parts = {str(part.files[0]): part for part in given}
+        files = [Path(file) for file in data]
+        check_files(files, problem)
+        test = tuple(whole(file) for file in files)
+    elif split is None or split == config.data.split:
+        test = own.test
+    elif split == "extrapolate":
+        progress.message("this run was trained inside the bands: of these cases only lid_change is new in kind to it")
+        test = hard_parts(config.data, problem, "cpu", progress)
     else:
-        chosen = own
-        if split is not None and split != config.data.split:
-            other = config.data.model_copy(update={"split": split})
-            chosen = prepare(make_config({"data": other.model_dump()}).data, problem, "cpu", progress)
-        parts = {str(number): part for number, part in enumerate(chosen.test)}
-    loaded = {name: trajectories(part, list(surrogate.fields)) for name, part in parts.items()}
-    summary, _ = evaluation.evaluate(surrogate, train_part, loaded)
+        test = prepare(config.data.model_copy(update={"split": split}), problem, "cpu", progress).test
+    parts = [trajectories(part, list(surrogate.fields)) for part in test]
+    summary, _ = evaluation.evaluate(surrogate, train_part, parts)
     return summary
-
-
-def prepare_all(files: list[Path], problem: Problem) -> list[Part]:
-    """Every case of these files as test parts."""
-    from sciml.training.data import check_files, whole
-
-    check_files(files, problem)
-    return [whole(file) for file in files]
 
 
 def _trainer(
@@ -277,7 +270,7 @@ def _positive(std: Tensor) -> Tensor:
 def _evaluate(surrogate: Surrogate, split: Split, config: TrainConfig, directory: Path) -> dict[str, Any]:
     fields = config.data.fields
     train_cases = trajectories(split.train, fields)
-    parts = {str(number): trajectories(part, fields) for number, part in enumerate(split.test)}
+    parts = [trajectories(part, fields) for part in split.test]
     test, contenders = evaluation.evaluate(surrogate, train_cases, parts)
     evaluation.save_predictions(directory / "predictions.npz", surrogate, contenders, parts)
     return test

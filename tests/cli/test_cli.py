@@ -57,7 +57,7 @@ class TestHelp:
 
     def test_import_is_light(self):
         check = f"import sys, sciml\nassert not [name for name in {HEAVY!r} if name in sys.modules]"
-        subprocess.run([sys.executable, "-c", check], check=True)
+        assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
     def test_help_is_quick(self):
         # Processor seconds of the best of three: the wall clock of a busy machine says little.

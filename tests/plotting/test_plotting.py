@@ -199,8 +199,8 @@ class TestCurves:
         assert any("1 of 4 not finite" in str(line.get_label()) for line in axes.lines)
 
     def test_single_case_single_step_and_zeros(self):
-        rendered(rollout_error(np.array([[0.1]])))
-        rendered(rollout_error(np.array([[0.0, 0.1]]), persistence=np.zeros((1, 2))))
+        assert rendered(rollout_error(np.array([[0.1]]))).std() > 0
+        assert rendered(rollout_error(np.array([[0.0, 0.1]]), persistence=np.zeros((1, 2)))).std() > 0
 
     def test_rollout_error_needs_cases_and_steps(self):
         with pytest.raises(DataError, match="cases, steps"):

@@ -4,7 +4,9 @@ import pytest
 import torch
 from tiny import tiny_config
 
+from sciml.errors import DataError
 from sciml.problems import get_problem
+from sciml.problems.generate import generate
 from sciml.progress import Progress
 from sciml.training import make_config
 from sciml.training.data import Trajectories, prepare, trajectories
@@ -81,7 +83,7 @@ def test_lookup_finds_itself_and_rescales(setting):
 
 def test_summary_agrees_with_plain_formulas(setting):
     surrogate, known, data = setting
-    summary, made = evaluate(surrogate, known, {"0": data})
+    summary, made = evaluate(surrogate, known, [data])
     target, p = data.state[:, 2:].double(), made[""].rollout.double()
     error = (p - target).flatten(2).norm(dim=2) / target.flatten(2).norm(dim=2)
     assert summary["rollout_mean"] == pytest.approx(float(error.mean()))
@@ -123,3 +125,25 @@ def test_extrapolating_split_and_evaluation_of_a_run(tmp_path, monkeypatch):
     kept = sorted((tmp_path / "data").iterdir())
     only = evaluate_run(run.directory, data=[next(p for p in kept if "lid_change" in p.name)])
     assert only["rollout_mean"] == pytest.approx(run.summary["test"]["per_subset"]["lid_change"]["rollout_mean"])
+
+
+def test_data_that_do_not_fit_the_surrogate(tmp_path, cavity_file, straight_run):
+    def evaluated(**options):
+        name = "-".join(str(value) for value in options.values())
+        file = generate("cavity", tmp_path / f"{name}.h5", cases=1, **{"resolution": 24, "frames": 6, **options})
+        return evaluate_run(straight_run, data=[file, cavity_file])
+
+    assert evaluated(seed=9)["cases"] == 21
+    with pytest.raises(DataError, match="grid of 32x32 cells, the surrogate was trained on 24x24"):
+        evaluated(resolution=32)
+    with pytest.raises(DataError, match="4 and 6 frames"):
+        evaluated(frames=4)
+    with pytest.raises(DataError, match="have 2 frames; this surrogate needs at least 3"):
+        short = generate("cavity", tmp_path / "short.h5", cases=1, resolution=24, frames=2)
+        evaluate_run(straight_run, data=[short])
+
+
+@pytest.fixture(scope="module")
+def straight_run(cavity_file, tmp_path_factory):
+    config = make_config(tiny_config(cavity_file, budget={"steps": 1}))
+    return train(config, tmp_path_factory.mktemp("evaluated") / "run").directory
