@@ -7,7 +7,7 @@ ranges, restricted to Reynolds numbers that the grid resolves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,24 +99,15 @@ class Cavity(Problem):
                 f"the Reynolds band {REYNOLDS_BAND[0]:.0f} to {REYNOLDS_BAND[1]:.0f} needs a resolution of at least "
                 f"{_needed_resolution(REYNOLDS_BAND[1])}, not {resolution}"
             )
-        keep: Callable[[dict[str, float]], bool] = lambda case: True  # noqa: E731
-        if subset == "outside":
-            keep = lambda case: not (_in_reynolds_band(case) or _in_aspect_band(case))  # noqa: E731
-        elif subset == "reynolds_band":
-            keep = _in_reynolds_band
-        elif subset == "aspect_band":
-            keep = _in_aspect_band
-        elif subset not in (*self.subsets, *self.hard_subsets, "all"):
-            raise ConfigError(
-                "problem 'cavity' has no subset "
-                f"{subset!r}{did_you_mean(subset, (*self.subsets, *self.hard_subsets, 'all', 'outside'))}"
-            )
+        known = (*self.subsets, *self.hard_subsets, "all", "outside")
+        if subset not in known:
+            raise ConfigError(f"problem 'cavity' has no subset {subset!r}{did_you_mean(subset, known)}")
         generator = torch.Generator().manual_seed(seed)
         names = self._case_subsets(n, subset)
         cases = []
         for name in names:
             case = _draw(name, generator, largest)
-            while not keep(case):
+            while not _belongs(case, subset):
                 case = _draw(name, generator, largest)
             cases.append(case)
         parameters = {
@@ -124,7 +115,7 @@ class Cavity(Problem):
         }
         if subset == "lid_change":
             parameters["lid_velocity"] = _jumping_lid(parameters, frames, generator, largest)
-        return Sample(parameters, names if subset in ("all", *self.subsets) else (subset,) * n)
+        return Sample(parameters, (subset,) * n if subset in self.hard_subsets else names)
 
     def _case_subsets(self, n: int, subset: str) -> tuple[str, ...]:
         if subset in self.subsets:
@@ -134,10 +125,7 @@ class Cavity(Problem):
         return tuple(MIXTURE[case % len(MIXTURE)] for case in range(n))
 
     def frame_times(self, parameters: ParameterValues, frames: int = 21) -> Tensor:
-        """Frames at ``0, 1, 2, ...
-
-        ms``, ``(B, frames)``.
-        """
+        """One frame a millisecond from 0, ``(B, frames)`` in seconds."""
         batch = self.as_parameters(parameters)["density"].shape[0]
         return (FRAME_INTERVAL * torch.arange(frames, dtype=torch.float64)).expand(batch, frames)
 
@@ -383,6 +371,15 @@ def _in_reynolds_band(case: Mapping[str, float]) -> bool:
 
 def _in_aspect_band(case: Mapping[str, float]) -> bool:
     return ASPECT_BAND[0] <= case["height"] / case["width"] <= ASPECT_BAND[1]
+
+
+def _belongs(case: Mapping[str, float], subset: str) -> bool:
+    """Whether a drawn case lies where the subset asks for: inside its band, or outside of all."""
+    if subset == "outside":
+        return not (_in_reynolds_band(case) or _in_aspect_band(case))
+    if subset == "reynolds_band":
+        return _in_reynolds_band(case)
+    return subset != "aspect_band" or _in_aspect_band(case)
 
 
 def _jumping_lid(

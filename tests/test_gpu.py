@@ -1,0 +1,40 @@
+"""The same numbers on a CUDA device. Skipped where there is none."""
+
+import pytest
+import torch
+from tiny import tiny_config
+
+from sciml.problems import get_problem
+from sciml.surrogate import load
+from sciml.training import make_config, train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+
+def test_solver_agrees_with_the_cpu():
+    parameters = {"lid_velocity": [1.0, 2.0], "density": 1.0, "viscosity": 0.02, "height": [1.0, 1.2], "width": 1.0}
+    times = torch.linspace(0, 0.5, 3)
+    cavity = get_problem("cavity")
+    cpu = cavity.solve(parameters, 24, times, dtype=torch.float64)
+    cuda = cavity.solve(parameters, 24, times, dtype=torch.float64, device="cuda")
+    assert cuda["velocity"].device.type == "cuda"
+    torch.testing.assert_close(cuda["velocity"].cpu(), cpu["velocity"], rtol=1e-8, atol=1e-8)
+
+
+def test_training_and_surrogate(cavity_file, tmp_path):
+    run = train(make_config(tiny_config(cavity_file, device="cuda")), tmp_path / "run")
+    inside = {"lid_velocity": 10.0, "density": 1.0, "viscosity": 1.43e-3, "height": 0.01, "width": 0.01}
+    state = torch.randn(1, 2, 24, 24)
+    on_cpu = load(run.directory).step(state, inside)
+    on_gpu = load(run.directory, "cuda").step(state, inside)
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-3)
+
+
+def test_resume_on_the_device(cavity_file, tmp_path):
+    config = make_config(tiny_config(cavity_file, device="cuda", budget={"steps": 4}))
+    train(config, tmp_path / "run")
+    longer = make_config(tiny_config(cavity_file, device="cuda", budget={"steps": 6}))
+    assert train(longer, resume=str(tmp_path / "run")).summary["steps"] == 6
