@@ -31,8 +31,7 @@ Fields = Mapping[str, Tensor]
 
 
 class Normaliser(nn.Module):
-    """Mean and standard deviation of the scaled fields, their increments and the conditions; pooled over the train
-    split."""
+    """Mean and standard deviation of scaled fields, increments and conditions, pooled over the training cases."""
 
     def __init__(self, statistics: Mapping[str, Sequence[float]]) -> None:
         super().__init__()
@@ -270,8 +269,7 @@ class Surrogate(nn.Module):
     # ------------------------------------------------------------------------------------------- on disk
 
     def save(self, directory: Path | str) -> Path:
-        """Write ``surrogate.json``, the operator's ``config.json`` and ``model.safetensors``, and the model card
-        ``README.md``."""
+        """Write ``surrogate.json``, the operator's two files and the model card ``README.md``; return the directory."""
         directory = Path(directory)
         config = {
             "sciml_version": __version__,

@@ -103,8 +103,7 @@ class Problem(ABC):
 
     @abstractmethod
     def conditions(self, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
-        """The dimensionless numbers ``(B, len(condition_names))`` that govern one step of length ``interval``
-        (B,)."""
+        """The dimensionless numbers ``(B, len(condition_names))`` of a step of length ``interval (B,)``."""
 
     @abstractmethod
     def coordinates(self, parameters: Mapping[str, Tensor], resolution: Sequence[int]) -> dict[str, Tensor]:

@@ -385,8 +385,7 @@ def _belongs(case: Mapping[str, float], subset: str) -> bool:
 def _jumping_lid(
     parameters: Mapping[str, Tensor], frames: int, generator: torch.Generator, largest_reynolds: float
 ) -> Tensor:
-    """Lid speed ``(B, frames)``: the drawn speed for the first half, then another in the resolved and trained
-    range."""
+    """Lid speed ``(B, frames)``: the drawn one for the first half, then another that is resolved and trained."""
     first = parameters["lid_velocity"]
     side = torch.maximum(parameters["width"], parameters["height"])
     fastest = largest_reynolds * parameters["viscosity"] / (parameters["density"] * side)

@@ -36,8 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows: ``state (B, history + steps, C, *grid)``, ``parameters`` name -> (B, steps), ``time (B, history +
-    steps)``."""
+    """Windows of W = history + steps frames: ``state (B, W, C, *grid)``, ``parameters`` name -> (B, steps), ``time (B, W)``."""
 
     state: Tensor
     parameters: dict[str, Tensor]

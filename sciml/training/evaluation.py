@@ -161,8 +161,7 @@ def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> di
 
 
 def divergence(surrogate: Surrogate, frames: Tensor, data: Trajectories) -> float | None:
-    """Mean ``metrics.relative_divergence`` of the velocity in ``frames (N, T, C, *grid)``; None for a state without
-    velocity."""
+    """Mean ``metrics.relative_divergence`` of the velocity in ``frames (N, T, C, *grid)``; None without a velocity."""
     if "velocity" not in surrogate.fields:
         return None
     start = 0

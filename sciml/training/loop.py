@@ -125,8 +125,10 @@ class Trainer:
     # ----------------------------------------------------------------------------------------------------- the loop
 
     def fit(self) -> None:
-        """Train until the budget is spent, patience is lost, or a signal asks to stop (``Interrupted`` after a
-        checkpoint)."""
+        """Train until the budget is spent or patience is lost.
+
+        A signal ends it after the running step with a checkpoint and ``Interrupted``.
+        """
         config, position = self.config, self.position
         self.surrogate.train()
         shown, note = 0.0, ""
@@ -263,8 +265,7 @@ def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
 
 
 def shuffled_batch(length: int, size: int, step: int, seed: int) -> list[int]:
-    """Indices of the batch of a step: an epoch visits every index once, in an order that depends on seed and epoch
-    only."""
+    """Indices of a step's batch: an epoch visits each once, in an order that depends on seed and epoch only."""
     indices: list[int] = []
     start = step * size
     while len(indices) < size:

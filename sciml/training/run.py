@@ -120,8 +120,7 @@ def evaluate_run(
     split: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run's surrogate: on its own test cases, on those of another split, or on all cases of data
-    files."""
+    """Evaluate a run's surrogate: on its own test cases, those of another split, or all cases of data files."""
     run = Path(run)
     config = read_config(run)
     surrogate = load(run)
