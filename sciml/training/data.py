@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of W = history + steps frames: ``state (B, W, C, *grid)``, ``parameters`` name -> (B, steps), ``time (B, W)``."""
+    """W = history + steps frames: ``state (B, W, C, *grid)``, ``parameters`` name -> (B, steps), ``time (B, W)``."""
 
     state: Tensor
     parameters: dict[str, Tensor]
