@@ -10,10 +10,11 @@ pinned to an old fsspec, so without its dependencies)::
 import h5py
 import numpy as np
 import pytest
+import torch
 import yaml
 from datasets_helpers import make_coordinates, make_info, make_parameters, make_trajectory, write_file
 
-from sciml.datasets import DatasetWriter, TrajectoryWindows, export_well
+from sciml.datasets import DatasetFile, DatasetWriter, TrajectoryWindows, export_well
 from sciml.errors import DataError
 
 CHANNEL = {"x_low": "inlet", "x_high": "outlet", "y_low": "wall", "y_high": "wall"}
@@ -146,3 +147,18 @@ def test_well_dataset_normalises_with_our_statistics(tmp_path):
     assert np.allclose(values.mean(axis=(0, 1, 2)), 0, atol=1e-5) and np.allclose(
         values.std(axis=(0, 1, 2)), 1, atol=1e-5
     )
+
+
+def test_well_dataset_reads_a_generated_cavity(cavity_file, tmp_path):
+    tree = export_well({"train": [cavity_file]}, tmp_path / "cavity")
+    well = well_dataset(path=str(tree), well_split_name="train", n_steps_input=1, n_steps_output=2)
+    ours = DatasetFile(cavity_file)
+    for index in (0, 5, len(well) - 1):
+        sample = well[index]
+        case, start = divmod(index, ours.n_frames - 2)
+        theirs = torch.cat([sample["input_fields"], sample["output_fields"]]).permute(0, 3, 1, 2)
+        velocity_pressure = ours.state([case], range(start, start + 3))[0]
+        assert torch.equal(theirs, velocity_pressure[:, [2, 0, 1]]), "The Well puts scalars before vectors"
+        expected = [ours.parameters[name][case] for name in sorted(ours.parameters)]
+        assert sample["constant_scalars"].tolist() == expected
+        assert sample["boundary_conditions"].tolist() == [[0, 0], [0, 0]], "walls all round"
