@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sciml.errors import ConfigError, did_you_mean
 
@@ -75,12 +75,18 @@ class OptimizerConfig(Section):
 
 
 class BudgetConfig(Section):
-    """When training ends: at the first of these limits."""
+    """When training ends: at the first of these limits; with none of epochs, steps and minutes, after 50 epochs."""
 
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0, description="training time, generation and evaluation not counted")
     patience: int | None = Field(None, ge=1, description="validations without improvement before stopping early")
+
+    @model_validator(mode="after")
+    def _is_finite(self) -> BudgetConfig:
+        if self.epochs is None and self.steps is None and self.minutes is None:
+            self.epochs = 50
+        return self
 
 
 class CheckpointConfig(Section):
@@ -105,7 +111,7 @@ class TrainConfig(Section):
     operator: OperatorConfig = OperatorConfig()
     task: TaskConfig = TaskConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    budget: BudgetConfig = BudgetConfig()
+    budget: BudgetConfig = Field(default_factory=BudgetConfig)
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     def to_yaml(self) -> str:
@@ -217,7 +223,7 @@ def resolve_config(
     chosen_by_user = merge(load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {})
     chosen = operator or chosen_by_user.get("operator", {}).get("name")
     recipe = get_problem(problem).recipe(chosen)
-    if chosen_by_user.get("budget"):
+    if {"epochs", "steps", "minutes"} & set(chosen_by_user.get("budget") or {}):
         recipe.pop("budget", None)  # who asks for 50 epochs does not want them cut short by the recipe's minutes
     named = {"operator": {"name": chosen}} if chosen else {}
     return make_config(merge(recipe, chosen_by_user, named, {"problem": problem}))

@@ -22,6 +22,18 @@ def test_order_of_precedence(tmp_path):
     assert resolve_config("cavity", "deeponet", None, ["operator.name=fno"]).operator.name == "deeponet"
 
 
+def test_a_budget_is_always_finite_and_the_users_replaces_the_recipes():
+    assert make_config({}).budget.epochs == 50
+    assert make_config({"budget": {"minutes": 1}}).budget.epochs is None
+    recipe = resolve_config("cavity").budget
+    assert recipe.minutes and recipe.epochs is None
+    chosen = resolve_config("cavity", overrides=["budget.epochs=3"]).budget
+    assert chosen.epochs == 3 and chosen.minutes is None
+    assert resolve_config("cavity", overrides=["budget.patience=3"]).budget.minutes == recipe.minutes
+    again = make_config(yaml.safe_load(make_config({}).to_yaml()))
+    assert again.budget.epochs == 50
+
+
 def test_overrides_are_typed_values():
     assert parse_overrides(["a.b=1e-4", "a.c=[1, 2]", "d=null", "e=x", "f=true"]) == {
         "a": {"b": 1e-4, "c": [1, 2]},
