@@ -37,9 +37,9 @@ def report(name: str, question: str, rows: Sequence[Row], notes: Sequence[str] =
         "rows": list(rows),
         "notes": list(notes),
     }
-    print(section(record))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(section(record))
 
 
 def machine() -> str:
