@@ -3,8 +3,8 @@
 The tree's structure is checked always; the-well 1.2.0 itself is run where it is installed (pure Python;
 pinned to an old fsspec, so without its dependencies)::
 
-    python -m pip install --no-deps --target /tmp/scratch_well the-well==1.2.0
-    PYTHONPATH=/tmp/scratch_well python -m pytest tests/datasets/test_datasets_well.py -v
+    python -m pip install --no-deps --target .peers the-well==1.2.0
+    PYTHONPATH=.peers python -m pytest tests/datasets/test_datasets_well.py -v
 """
 
 import h5py
