@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sciml.datasets import DatasetInfo, FaceFieldInfo, FieldInfo
-from sciml.errors import ConfigError, SolverError, did_you_mean
-from sciml.problems.base import Parameter, ParameterValues, Problem, Sample
+from sciml.datasets import FaceFieldInfo, FieldInfo
+from sciml.errors import ConfigError, SolverError
+from sciml.problems.base import Parameter, ParameterValues, Problem, Sample, as_times
+from sciml.problems.draws import log_uniform, uniform
 
 MAX_REYNOLDS = 5000.0
 """Above this the two-dimensional cavity is close to unsteady and the solver has not been validated."""
@@ -28,13 +29,6 @@ FRAME_INTERVAL = 1e-3
 """Seconds between frames; one physical interval for all cases, as in CFDBench."""
 
 CFL = 0.8
-
-MIXTURE = (
-    *("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "prop"),
-    *("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "bc"),
-)
-"""The order in which the subset ``all`` takes its cases: any 20 in a row hold 9 prop, 6 geo and 5 bc."""
-
 
 OPERATOR_OPTIONS: dict[str, dict[str, Any]] = {
     "unet": {"patch_size": 4, "hidden_channels": [64, 64, 96]},
@@ -57,7 +51,11 @@ class Cavity(Problem):
 
     name = "cavity"
     title = "Lid-driven cavity flow"
-    dim = 2
+    divergence_free = True
+    first_frame = 1
+    frame_interval = FRAME_INTERVAL
+    solver = f"MAC projection, AB2 + Crank-Nicolson, fast diagonalisation, CFL {CFL}"
+    boundary_parameters: ClassVar[Mapping[str, str]] = {"y_high": "lid_velocity"}
     fields = (FieldInfo("velocity", 2, "m/s", order=1), FieldInfo("pressure", 1, "Pa", order=0))
     face_fields = (
         FaceFieldInfo("face_velocity_x", "m/s", "x"),
@@ -71,11 +69,17 @@ class Cavity(Problem):
         Parameter("width", "m", "width of the box (x)"),
     )
     subsets = ("bc", "prop", "geo")
+    mixture = (
+        *("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "prop"),
+        *("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "bc"),
+    )  # any 20 in a row hold 9 prop, 6 geo and 5 bc
     hard_subsets = ("reynolds_band", "aspect_band", "lid_change")
     condition_names = ("log_reynolds", "log_interval", "log_aspect")
     lookup_weights = (1.0, 1.0, 2.0)
 
-    def sample(self, n: int, subset: str = "all", seed: int = 0, resolution: int = 64, frames: int = 21) -> Sample:
+    def sample(
+        self, n: int, subset: str = "all", seed: int = 0, resolution: int | None = None, frames: int | None = None
+    ) -> Sample:
         """Draw ``n`` cases.
 
         ``bc``: lid speed uniform from 4 m/s up; ``prop``: density log-uniform in 0.1..10 kg/m^3 and Reynolds number
@@ -86,8 +90,9 @@ class Cavity(Problem):
         ``extrapolate``; ``reynolds_band``, ``aspect_band``: inside them; ``lid_change``: as ``all``, but the lid speed
         jumps by a factor of 0.5..2 in the middle of the frames. The upper Reynolds number is what the grid resolves.
         """
-        if n < 1:
-            raise ConfigError(f"asked for {n} cases; at least 1 is needed")
+        self.check_subset(n, "all" if subset == "outside" else subset)
+        resolution = self.resolution if resolution is None else resolution
+        frames = self.frames if frames is None else frames
         largest = resolved_reynolds(resolution)
         if largest < 100:
             raise SolverError(
@@ -99,16 +104,13 @@ class Cavity(Problem):
                 f"the Reynolds band {REYNOLDS_BAND[0]:.0f} to {REYNOLDS_BAND[1]:.0f} needs a resolution of at least "
                 f"{_needed_resolution(REYNOLDS_BAND[1])}, not {resolution}"
             )
-        known = (*self.subsets, *self.hard_subsets, "all", "outside")
-        if subset not in known:
-            raise ConfigError(f"problem 'cavity' has no subset {subset!r}{did_you_mean(subset, known)}")
         generator = torch.Generator().manual_seed(seed)
-        names = self._case_subsets(n, subset)
+        names = self.case_subsets(n, subset)
         cases = []
         for name in names:
-            case = _draw(name, generator, largest)
+            case = self.draw(name, generator, resolution)
             while not _belongs(case, subset):
-                case = _draw(name, generator, largest)
+                case = self.draw(name, generator, resolution)
             cases.append(case)
         parameters = {
             name: torch.tensor([case[name] for case in cases], dtype=torch.float64) for name in self.parameter_names
@@ -117,17 +119,26 @@ class Cavity(Problem):
             parameters["lid_velocity"] = _jumping_lid(parameters, frames, generator, largest)
         return Sample(parameters, (subset,) * n if subset in self.hard_subsets else names)
 
-    def _case_subsets(self, n: int, subset: str) -> tuple[str, ...]:
-        if subset in self.subsets:
-            return (subset,) * n
+    def case_subsets(self, n: int, subset: str) -> tuple[str, ...]:
+        """What is varied in each case; the bands are cut out of the subsets that can lie in them."""
         if subset == "aspect_band":
             return ("geo",) * n
-        return tuple(MIXTURE[case % len(MIXTURE)] for case in range(n))
+        return super().case_subsets(n, subset if subset in self.subsets else "all")
 
-    def frame_times(self, parameters: ParameterValues, frames: int = 21) -> Tensor:
-        """One frame a millisecond from 0, ``(B, frames)`` in seconds."""
-        batch = self.as_parameters(parameters)["density"].shape[0]
-        return (FRAME_INTERVAL * torch.arange(frames, dtype=torch.float64)).expand(batch, frames)
+    def draw(self, subset: str, generator: torch.Generator, resolution: int) -> dict[str, float]:
+        """One case of bc, prop or geo."""
+        largest = resolved_reynolds(resolution)
+        # On a coarse grid the fluid is more viscous, so that the fastest lid and the largest box stay resolved.
+        viscosity = 2e-4 * max(1.0, 1000.0 / largest)
+        case = {"lid_velocity": 10.0, "density": 1.0, "viscosity": viscosity, "height": 0.01, "width": 0.01}
+        if subset == "bc":
+            case["lid_velocity"] = uniform(generator, 4.0, min(50.0, largest * viscosity / 0.01))
+        elif subset == "prop":
+            case["density"] = log_uniform(generator, 0.1, 10.0)
+            case["viscosity"] = case["density"] * 10.0 * 0.01 / log_uniform(generator, 50.0, largest)
+        else:
+            case["height"], case["width"] = uniform(generator, 0.007, 0.014), uniform(generator, 0.007, 0.014)
+        return case
 
     def cost(self, parameters: ParameterValues, times: Tensor, resolution: int = 64) -> Tensor:
         """Steps that the CFL condition asks for, ``(B,)``."""
@@ -165,7 +176,7 @@ class Cavity(Problem):
     def solve(
         self,
         parameters: ParameterValues,
-        resolution: int | Sequence[int] = 64,
+        resolution: int | Sequence[int] | None = None,
         times: Tensor | Sequence[float] | None = None,
         *,
         dtype: torch.dtype = torch.float32,
@@ -183,7 +194,7 @@ class Cavity(Problem):
         from sciml.physics import box
         from sciml.solvers import IncompressibleSolver
 
-        shape = as_resolution(resolution)
+        shape = self.grid(resolution)
         values = self.as_parameters(parameters)
         batch = values["density"].shape[0]
         times = self.frame_times(values) if times is None else as_times(times, batch)
@@ -235,28 +246,13 @@ class Cavity(Problem):
         reynolds = speed * width * parameters["density"] / parameters["viscosity"]
         return torch.stack([reynolds.log(), (speed * interval / width).log(), (parameters["height"] / width).log()], -1)
 
-    def coordinates(self, parameters: Mapping[str, Tensor], resolution: Sequence[int]) -> dict[str, Tensor]:
-        """Cell centres in metres, ``{"x": (B, nx), "y": (B, ny)}``."""
-        centres = [(torch.arange(n, dtype=torch.float64) + 0.5) / n for n in resolution]
-        return {
-            "x": parameters["width"][:, None] * centres[0],
-            "y": parameters["height"][:, None] * centres[1],
-        }
+    def lengths(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Width and height."""
+        return torch.stack([parameters["width"], parameters["height"]], -1)
 
-    def dataset_info(self, resolution: Sequence[int], frames: int, **extra: Any) -> DatasetInfo:
-        """The declaration that a generated file carries."""
-        return DatasetInfo(
-            problem=self.name,
-            fields=self.fields,
-            face_fields=self.face_fields,
-            parameters={parameter.name: parameter.unit for parameter in self.parameters},
-            grid=tuple(resolution),
-            n_frames=frames,
-            boundaries={"x_low": "wall", "x_high": "wall", "y_low": "wall", "y_high": "moving_wall"},
-            boundary_parameters={"y_high": "lid_velocity"},
-            solver=f"MAC projection, AB2 + Crank-Nicolson, fast diagonalisation, CFL {CFL}",
-            **extra,
-        )
+    def boundaries(self, subset: str = "all") -> dict[str, str]:
+        """Three walls and a lid."""
+        return {"x_low": "wall", "x_high": "wall", "y_low": "wall", "y_high": "moving_wall"}
 
     def residual(self, trajectory: Mapping[str, Tensor], parameters: ParameterValues) -> dict[str, tuple[Tensor, ...]]:
         """Discrete Navier-Stokes residual of a trajectory's face velocities, differentiable.
@@ -311,31 +307,6 @@ class Cavity(Problem):
         }
 
 
-def as_resolution(resolution: int | Sequence[int], dim: int = 2) -> tuple[int, ...]:
-    """``64 -> (64, 64)``.
-
-    Raises ``ConfigError`` for anything but ``dim`` counts of at least 8.
-    """
-    shape = (resolution,) * dim if isinstance(resolution, int) else tuple(resolution)
-    if len(shape) != dim or any(not isinstance(n, int) or n < 8 for n in shape):
-        raise ConfigError(f"resolution is {resolution!r}; expected a whole number >= 8, or {dim} of them")
-    return shape
-
-
-def as_times(times: Tensor | Sequence[float], batch: int) -> Tensor:
-    """``(T,)`` or ``(B, T)`` increasing times from 0 as ``(B, T)`` float64.
-
-    Raises ``ConfigError`` otherwise.
-    """
-    values = torch.as_tensor(times, dtype=torch.float64)
-    values = values.expand(batch, -1) if values.ndim == 1 else values
-    if values.ndim != 2 or values.shape[0] != batch or values.shape[1] < 1:
-        raise ConfigError(f"times have shape {tuple(values.shape)}; expected (T,) or ({batch}, T)")
-    if not torch.isfinite(values).all() or (values[:, 0] != 0).any() or (values.diff(dim=1) <= 0).any():
-        raise ConfigError("times must start at 0 (the fluid at rest) and increase")
-    return values
-
-
 def _boundaries(lid_velocity: Tensor) -> dict[str, Any]:
     """No slip at the walls; the lid moves in +x.
 
@@ -344,24 +315,6 @@ def _boundaries(lid_velocity: Tensor) -> dict[str, Any]:
     from sciml.physics import MovingWall, Wall
 
     return {"x_low": Wall(), "x_high": Wall(), "y_low": Wall(), "y_high": MovingWall((lid_velocity, 0.0))}
-
-
-def _draw(subset: str, generator: torch.Generator, largest_reynolds: float) -> dict[str, float]:
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
-
-    # On a coarse grid the fluid is more viscous, so that the fastest lid and the largest box stay resolved.
-    viscosity = 2e-4 * max(1.0, 1000.0 / largest_reynolds)
-    case = {"lid_velocity": 10.0, "density": 1.0, "viscosity": viscosity, "height": 0.01, "width": 0.01}
-    if subset == "bc":
-        case["lid_velocity"] = uniform(4.0, min(50.0, largest_reynolds * viscosity / 0.01))
-    elif subset == "prop":
-        case["density"] = math.exp(uniform(math.log(0.1), math.log(10.0)))
-        reynolds = math.exp(uniform(math.log(50.0), math.log(largest_reynolds)))
-        case["viscosity"] = case["density"] * 10.0 * 0.01 / reynolds
-    else:
-        case["height"], case["width"] = uniform(0.007, 0.014), uniform(0.007, 0.014)
-    return case
 
 
 def _in_reynolds_band(case: Mapping[str, float]) -> bool:

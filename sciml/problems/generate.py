@@ -27,8 +27,8 @@ def generate(
     *,
     subset: str = "all",
     cases: int = 10,
-    resolution: int = 64,
-    frames: int = 21,
+    resolution: int | None = None,
+    frames: int | None = None,
     seed: int = 0,
     shard: tuple[int, int] = (1, 1),
     workers: int = 1,
@@ -49,15 +49,17 @@ def generate(
     index, count = shard
     if not 1 <= index <= count:
         raise ConfigError(f"shard is {index}/{count}; expected i/n with 1 <= i <= n")
-    if frames < 2:
+    resolution = problem.resolution if resolution is None else resolution
+    frames = 1 if problem.static else problem.frames if frames is None else frames
+    if frames < 2 and not problem.static:
         raise ConfigError(f"frames is {frames}; at least 2 are needed")
     sample = problem.sample(cases, subset, seed, resolution, frames)
     sample = sample.select(range(index - 1, cases, count))
     if not sample.subsets:
         raise ConfigError(f"shard {index}/{count} of {cases} cases is empty")
     times = problem.frame_times(sample.parameters, frames)
-    shape = (resolution,) * problem.dim
-    info = problem.dataset_info(shape, frames, seed=seed, extra={"subset": subset, "shard": f"{index}/{count}"})
+    shape = problem.grid(resolution)
+    info = problem.dataset_info(shape, frames, subset, seed=seed, extra={"subset": subset, "shard": f"{index}/{count}"})
     parameters, coordinates = sample.parameters, problem.coordinates(sample.parameters, shape)
     with DatasetWriter(out, info, len(sample.subsets), parameters, sample.subsets) as writer:
         missing = set(writer.missing())
@@ -67,7 +69,10 @@ def generate(
             progress.message(f"continuing {out}: {done} of {len(sample.subsets)} cases are there already")
         with progress.phase(f"generate {problem.name}", len(sample.subsets)):
             progress.advance(done)
-            tasks = [(problem.name, sample.select(group).parameters, times[group], shape, device) for group in groups]
+            tasks = [
+                (problem.name, problem.dim, sample.select(group).parameters, times[group], shape, device)
+                for group in groups
+            ]
             try:
                 for position, trajectory in _solve_all(tasks, workers if device == "cpu" else 1):
                     group = groups[position]
@@ -89,9 +94,9 @@ def _groups(problem: Problem, sample: Sample, times: torch.Tensor, resolution: i
 
 
 def _solve(task: tuple) -> dict[str, np.ndarray]:
-    name, parameters, times, shape, device = task
+    name, dim, parameters, times, shape, device = task
     with torch.inference_mode():
-        trajectory = get_problem(name).solve(parameters, shape, times, device=device)
+        trajectory = get_problem(name, dim).solve(parameters, shape, times, device=device)
     return {key: value.cpu().numpy() for key, value in trajectory.items()}
 
 
