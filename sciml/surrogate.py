@@ -6,7 +6,10 @@
 
 One step travels: physical state -> divided by the problem's scales -> standardised -> operator(conditions) ->
 increment or state ->
-back to physical units. Training differentiates through exactly this path.
+back to physical units. Training differentiates through exactly this path. A surrogate of kind "map" takes the same path
+from its input fields (or their values at scattered points) to its output fields:
+
+    pressure = surrogate.solve({"permeability": a}, parameters)
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 
 from sciml.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from sciml.operators import Operator
+from sciml.operators.layers.scattered import nearest_values
 from sciml.problems import get_problem
 from sciml.problems.base import ParameterValues, Problem
 from sciml.version import __version__
@@ -31,11 +35,15 @@ Fields = Mapping[str, Tensor]
 
 
 class Normaliser(nn.Module):
-    """Mean and standard deviation of scaled fields, increments and conditions, pooled over the training cases."""
+    """Mean and standard deviation of scaled fields, increments and conditions, pooled over the training cases.
+
+    ``input_mean``, ``input_std``: of the fields that a map reads; a step reads the fields that it predicts.
+    """
 
     def __init__(self, statistics: Mapping[str, Sequence[float]]) -> None:
         super().__init__()
-        for name in ("mean", "std", "increment_std", "condition_mean", "condition_std"):
+        statistics = {"input_mean": statistics["mean"], "input_std": statistics["std"], **statistics}
+        for name in ("mean", "std", "increment_std", "condition_mean", "condition_std", "input_mean", "input_std"):
             self.register_buffer(name, torch.tensor(statistics[name], dtype=torch.float32))
 
     mean: Tensor
@@ -43,6 +51,8 @@ class Normaliser(nn.Module):
     increment_std: Tensor
     condition_mean: Tensor
     condition_std: Tensor
+    input_mean: Tensor
+    input_std: Tensor
 
     def as_dict(self) -> dict[str, list[float]]:
         """The statistics as plain lists, for ``config.json``."""
@@ -54,13 +64,17 @@ class OutOfRangeWarning(UserWarning):
 
 
 class Surrogate(nn.Module):
-    """An operator that steps physical fields of a problem.
+    """An operator between physical fields of a problem: one step ahead in time, or a map from some to others.
 
     Args:
-        operator: network from ``history * channels`` to ``channels``, conditioned on the problem's ``conditions``.
+        operator: network from ``input_channels(...)`` to the channels of ``fields``, conditioned on the problem's
+            ``conditions``.
         problem: gives fields, units, scales and conditions.
         normaliser: statistics of the scaled fields.
         fields: names of the fields in the state, in channel order.
+        kind: "step" (use ``step`` and ``rollout``) or "map" (use ``solve``).
+        inputs: names of the fields that a map reads, in channel order; none: it reads the parameters alone.
+        points: whether a map reads values at scattered points instead of whole fields; the number it was trained with.
         history: frames that a step reads.
         target: whether the operator's output is the increment or the next state.
         interval: seconds between frames in the training data, the default of ``step``; None if it differed between
@@ -77,6 +91,9 @@ class Surrogate(nn.Module):
         normaliser: Normaliser,
         *,
         fields: Sequence[str] = ("velocity",),
+        kind: Literal["step", "map"] = "step",
+        inputs: Sequence[str] = (),
+        points: int | None = None,
         history: int = 1,
         target: Literal["increment", "state"] = "increment",
         interval: float | None = None,
@@ -89,10 +106,13 @@ class Surrogate(nn.Module):
         self.problem = problem
         self.normaliser = normaliser
         known = {field.name: field for field in problem.fields}
-        for name in fields:
+        for name in (*fields, *inputs):
             if name not in known:
                 raise ConfigError(f"problem {problem.name!r} has no field {name!r}{did_you_mean(name, known)}")
         self.fields = {name: known[name] for name in fields}
+        self.kind = kind
+        self.inputs = {name: known[name] for name in inputs} if kind == "map" else self.fields
+        self.points = points
         self.history = history
         self.target = target
         self.interval = interval
@@ -107,34 +127,68 @@ class Surrogate(nn.Module):
         """Channels of a state."""
         return sum(field.components for field in self.fields.values())
 
-    def field_scales(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Natural unit of each channel, ``(B, C)`` float32."""
+    def field_scales(self, parameters: Mapping[str, Tensor], names: Iterable[str] | None = None) -> Tensor:
+        """Natural unit of each channel of the predicted (or the named) fields, ``(B, C)`` float32."""
         scales = self.problem.scales(parameters)
-        return torch.cat([scales[name] for name in self.fields], -1).to(torch.float32)
+        return torch.cat([scales[name] for name in (self.fields if names is None else names)], -1).to(torch.float32)
 
-    def forward(self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
-        """The next state ``(B, C, *grid)`` from ``state (B, history, C, *grid)``, parameters ``(B,)`` and seconds
-        ``(B,)``.
+    def forward(
+        self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor, points: Tensor | None = None
+    ) -> Tensor:
+        """The predicted fields ``(B, C, *grid)`` from ``state (B, history, C, *grid)``, parameters ``(B,)`` and
+        seconds ``(B,)``.
 
-        Unchecked and differentiable; ``step`` is the friendly form.
+        With ``points (B, N, dim)``, as fractions of the box, ``state`` is ``(B, 1, C, N)``. Unchecked and
+        differentiable; ``step`` and ``solve`` are the friendly forms.
         """
-        return self.denormalise(*self.predict(state, parameters, interval))
+        return self.denormalise(*self.predict(state, parameters, interval, points))
 
-    def predict(self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor) -> tuple[Tensor, Tensor]:
-        """The next state in scaled units ``(B, C, *grid)`` (physical / scale), and the scale ``(B, C, 1...)``."""
-        norm, grid = self.normaliser, (1,) * (state.ndim - 3)
-        scale = self.field_scales(parameters).to(state.device)
-        scale = scale.reshape(*scale.shape, *grid)
-        column = (1, -1, *grid)
-        scaled = state / scale.unsqueeze(1)
-        mean, std = norm.mean.reshape(column), norm.std.reshape(column)
-        standard = ((scaled - mean.unsqueeze(1)) / std.unsqueeze(1)).flatten(1, 2)
-        raw = self.problem.conditions(parameters, interval).to(state.device, torch.float32)
-        conditions = (raw - norm.condition_mean) / norm.condition_std
-        output = self.operator(standard, parameters=conditions).to(scaled.dtype)
+    def predict(
+        self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor, points: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``forward`` in scaled units ``(B, C, *grid)`` (physical / scale), and the scale ``(B, C, 1...)``."""
+        norm, dim = self.normaliser, self.problem.dim
+        scale = self._columns(self.field_scales(parameters).to(state.device), dim)
+        mean, std = self._columns(norm.mean, dim), self._columns(norm.std, dim)
+        x, scaled = self._standard_input(state, parameters, points)
+        conditions = None
+        if self.problem.condition_names:
+            raw = self.problem.conditions(parameters, interval).to(state.device, torch.float32)
+            conditions = (raw - norm.condition_mean) / norm.condition_std
+        output = self.operator(x, parameters=conditions).to(scaled.dtype)
         if self.target == "increment":
-            return scaled[:, -1] + output * norm.increment_std.reshape(column), scale
+            return scaled[:, -1] + output * self._columns(norm.increment_std, dim), scale
         return output * std + mean, scale
+
+    def _standard_input(
+        self, state: Tensor, parameters: Mapping[str, Tensor], points: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the operator reads ``(B, channels, *grid)``, and the state in scaled units."""
+        if not self.inputs:
+            grid = self._known_grid()
+            return state.new_ones(state.shape[0], 1, *grid), state
+        norm, axes = self.normaliser, state.ndim - 3
+        scaled = state / self._columns(self.field_scales(parameters, self.inputs).to(state.device), axes).unsqueeze(1)
+        mean, std = self._columns(norm.input_mean, axes), self._columns(norm.input_std, axes)
+        standard = ((scaled - mean) / std).flatten(1, 2)
+        if points is None:
+            return standard, scaled
+        values, distance = nearest_values(standard, points.to(standard), self._known_grid(), self._periodic())
+        return torch.cat([values, distance], 1), scaled
+
+    def _known_grid(self) -> tuple[int, ...]:
+        if self.grid is None:
+            raise ConfigError("this surrogate has no grid of its own: give it grid=(nx, ...)")
+        return self.grid
+
+    def _periodic(self) -> tuple[bool, ...]:
+        boundaries = self.problem.boundaries()
+        return tuple(boundaries[f"{axis}_low"] == "periodic" for axis in "xyz"[: self.problem.dim])
+
+    @staticmethod
+    def _columns(values: Tensor, axes: int) -> Tensor:
+        """``(..., C)`` as ``(..., C, 1, ...)`` beside a grid of so many axes."""
+        return values.reshape(*values.shape, *(1,) * axes)
 
     @staticmethod
     def denormalise(scaled: Tensor, scale: Tensor) -> Tensor:
@@ -175,11 +229,13 @@ class Surrogate(nn.Module):
         A parameter of shape ``(B, steps)`` changes in time. ``interval`` may be a number, ``(B,)`` or ``(B, steps)``.
         Otherwise as ``step``.
         """
+        if self.kind != "step":
+            raise ConfigError("this surrogate is a map, it has no steps: use surrogate.solve(inputs, parameters)")
         if steps < 1:
             raise ConfigError(f"steps is {steps}; at least 1 is needed")
         window = self._as_window(state)
         batch = window.shape[0]
-        values = self.problem.as_parameters(parameters, batch)
+        values = self.problem.as_parameters(parameters, batch, draws=False)
         intervals = self._as_intervals(interval, batch, steps)
         self._warn_out_of_range(values, intervals, tuple(window.shape[3:]))
         window = window.to(self.normaliser.mean.device)
@@ -193,6 +249,88 @@ class Surrogate(nn.Module):
             window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
         self.train(training)
         return self._in_form_of(state, torch.stack(frames, 1))
+
+    @torch.no_grad()
+    def solve(
+        self,
+        inputs: Tensor | Fields,
+        parameters: ParameterValues,
+        points: Tensor | None = None,
+        interval: float | Tensor | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """The output fields of a map, in physical units.
+
+        ``inputs``: a tensor ``(B, C, *grid)`` with the channels of ``inputs``, or a dictionary ``{"permeability":
+        (B, 1, nx, ny)}``; for a surrogate that reads points ``(B, C, N)`` with ``points (N, dim)`` or ``(B, N, dim)``
+        in metres; ``{}`` for one that reads the parameters alone. The answer ``(B, C, *grid)`` has the form of the
+        question.
+
+        Raises ``DataError`` for a wrong shape, non-finite values or points outside the box, ``ConfigError`` for wrong
+        parameters; warns (``OutOfRangeWarning``) when a parameter leaves the training range.
+        """
+        if self.kind != "map":
+            raise ConfigError("this surrogate steps in time: use surrogate.step or surrogate.rollout")
+        if self.inputs:
+            state = self._as_inputs(inputs, points)
+            values = self.problem.as_parameters(parameters, state.shape[0], draws=False)
+        else:
+            values = self.problem.as_parameters(parameters, draws=False)
+            state = torch.empty(len(next(iter(values.values()))), 1, 0)
+        batch, device = state.shape[0], self.normaliser.mean.device
+        seconds = torch.zeros(batch, 1).double() if self.problem.static else self._as_intervals(interval, batch, 1)
+        grid = self._known_grid() if points is not None or not self.inputs else tuple(state.shape[3:])
+        self._warn_out_of_range(values, seconds, grid)
+        where = None if points is None else self._as_fractions(points, values, batch, state.shape[-1])
+        training = self.training
+        self.eval()
+        answer = self(state.to(device), at_time(values, 0, 1), seconds[:, 0], where)
+        self.train(training)
+        if not isinstance(inputs, Mapping):
+            return answer
+        parts = answer.split([field.components for field in self.fields.values()], 1)
+        return dict(zip(self.fields, parts, strict=True))
+
+    def _as_inputs(self, inputs: Tensor | Fields, points: Tensor | None) -> Tensor:
+        axes = self.problem.dim if self.points is None else 1
+        if (points is None) != (self.points is None):
+            reads = "whole fields, without points" if self.points is None else "values at points: give points (N, dim)"
+            raise DataError(f"this surrogate reads {reads}")
+        names, channels = list(self.inputs), sum(field.components for field in self.inputs.values())
+        if isinstance(inputs, Mapping):
+            missing = [name for name in names if name not in inputs]
+            if missing:
+                raise DataError(f"the inputs lack the field {missing[0]!r}; this surrogate reads {', '.join(names)}")
+            inputs = torch.cat([torch.as_tensor(inputs[name]) for name in names], -axes - 1)
+        state = torch.as_tensor(inputs, dtype=torch.float32)
+        if state.ndim != axes + 2 or state.shape[1] != channels:
+            where = "*grid" if self.points is None else "points"
+            raise DataError(
+                f"the inputs have shape {tuple(state.shape)}; expected (batch, {channels}, {where}) with the channels "
+                f"of {', '.join(names)}"
+            )
+        self._check_finite(state, "the input")
+        return state.unsqueeze(1)
+
+    @staticmethod
+    def _check_finite(state: Tensor, what: str) -> None:
+        if not torch.isfinite(state).all():
+            case = int((~torch.isfinite(state)).reshape(len(state), -1).any(1).nonzero()[0, 0])
+            raise DataError(f"{what} of case {case} holds NaN or infinite values")
+
+    def _as_fractions(self, points: Tensor, values: Mapping[str, Tensor], batch: int, count: int) -> Tensor:
+        """Points in metres as fractions of the box, ``(B, N, dim)``."""
+        where = torch.as_tensor(points, dtype=torch.float64)
+        dim = self.problem.dim
+        if where.shape[-2:] != (count, dim) or where.ndim > 3 or (where.ndim == 3 and len(where) != batch):
+            raise DataError(
+                f"points have shape {tuple(where.shape)}; expected ({count}, {dim}) or ({batch}, {count}, {dim}), one "
+                "for each value"
+            )
+        low = torch.tensor(self.problem.origin(), dtype=torch.float64)
+        fractions = (where - low) / self.problem.lengths(at_time(values, 0, 1)).unsqueeze(1)
+        if not ((fractions >= -1e-6) & (fractions <= 1 + 1e-6)).all():
+            raise DataError("a point lies outside the box (or is not finite); points are in metres")
+        return fractions
 
     def _as_window(self, state: Tensor | Fields) -> Tensor:
         if isinstance(state, Mapping):
@@ -215,9 +353,7 @@ class Surrogate(nn.Module):
                 f"the state has shape {given}; expected {expected} with the channels of "
                 f"{', '.join(f'{field.name} ({field.components})' for field in self.fields.values())}"
             )
-        if not torch.isfinite(state).all():
-            case = int((~torch.isfinite(state)).reshape(len(state), -1).any(1).nonzero()[0, 0])
-            raise DataError(f"the state of case {case} holds NaN or infinite values")
+        self._check_finite(state, "the state")
         return state
 
     def _in_form_of(self, state: Tensor | Fields, frames: Tensor) -> Tensor | dict[str, Tensor]:
@@ -274,6 +410,10 @@ class Surrogate(nn.Module):
         config = {
             "sciml_version": __version__,
             "problem": self.problem.name,
+            "dim": self.problem.dim,
+            "kind": self.kind,
+            "inputs": list(self.inputs) if self.kind == "map" else [],
+            "points": self.points,
             "fields": {name: {"components": f.components, "unit": f.unit} for name, f in self.fields.items()},
             "parameters": {parameter.name: parameter.unit for parameter in self.problem.parameters},
             "history": self.history,
@@ -310,7 +450,8 @@ def observed_ranges(
     problem: Problem, values: Mapping[str, Tensor], intervals: Tensor, steps: int
 ) -> dict[str, tuple[float, float]]:
     """Least and greatest parameter, interval and dimensionless condition over all cases and steps."""
-    observed = {name: (float(value.min()), float(value.max())) for name, value in values.items()}
+    physical = {name: value for name, value in values.items() if name not in problem.draw_names}
+    observed = {name: (float(value.min()), float(value.max())) for name, value in physical.items()}
     observed["interval"] = (float(intervals.min()), float(intervals.max()))
     conditions = torch.stack(
         [problem.conditions(at_time(values, index, steps), intervals[:, index]) for index in range(steps)]
@@ -339,9 +480,12 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
     try:
         surrogate = Surrogate(
             Operator.from_pretrained(directory),
-            get_problem(config["problem"]),
+            get_problem(config["problem"], config.get("dim")),
             Normaliser(config["normaliser"]),
             fields=list(config["fields"]),
+            kind=config.get("kind", "step"),
+            inputs=config.get("inputs", ()),
+            points=config.get("points"),
             history=config["history"],
             target=config["target"],
             interval=config["interval"],
@@ -357,6 +501,18 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
     return surrogate.to(device).eval()
 
 
+def input_channels(problem: Problem, fields: Sequence[str], inputs: Sequence[str], task: Any) -> int:
+    """Channels that the operator of a surrogate reads: the history of a step, the inputs of a map (with the distance to
+    the nearest point where it reads points), or one constant for a map of the parameters alone.
+
+    ``task`` has ``kind``, ``history`` and ``points`` (the section of the training configuration).
+    """
+    sizes = {field.name: field.components for field in problem.fields}
+    if task.kind != "map":
+        return task.history * sum(sizes[name] for name in fields)
+    return sum(sizes[name] for name in inputs) + (task.points is not None) if inputs else 1
+
+
 def model_card(surrogate: Surrogate) -> str:
     """What the surrogate is, takes, returns and was trained on, as Markdown."""
     names = ", ".join(f"`{f.name}` ({f.components}, {f.unit})" for f in surrogate.fields.values())
@@ -365,14 +521,25 @@ def model_card(surrogate: Surrogate) -> str:
     provenance = "\n".join(f"- {key}: {value}" for key, value in surrogate.provenance.items())
     length = "a given time" if surrogate.interval is None else f"{surrogate.interval:g} s"
     on = f" on {_cells(surrogate.grid)} cells" if surrogate.grid else ""
+    grid = ", ".join(("nx", "ny", "nz")[: surrogate.problem.dim])
+    if surrogate.kind == "step":
+        does = f"steps {names} by {length}{on}"
+        call = f"state = surrogate.step(state, parameters)   # state: (batch, {surrogate.channels}, {grid})"
+    else:
+        read = ", ".join(f"`{f.name}` ({f.components}, {f.unit})" for f in surrogate.inputs.values())
+        where = f" at about {surrogate.points} points" if surrogate.points else ""
+        does = f"maps {(read + where) or 'the parameters'} to {names}{on}"
+        given = ", points" if surrogate.points else ""
+        call = f"fields = surrogate.solve(inputs, parameters{given})   # (batch, {surrogate.channels}, {grid})"
+    asked = [p for p in surrogate.problem.parameters if not p.draw]
     return f"""# Surrogate: {surrogate.problem.title}
 
-{type(surrogate.operator).__name__} with {count:,} parameters; steps {names} by {length}{on}.
+{type(surrogate.operator).__name__} with {count:,} parameters; {does}.
 
-        surrogate = sciml.load("path/to/this/directory")
-    state = surrogate.step(state, parameters)   # state: (batch, {surrogate.channels}, nx, ny) in physical units
+    surrogate = sciml.load("path/to/this/directory")
+    {call}   in physical units
 
-Parameters: {", ".join(f"`{p.name}` ({p.unit})" for p in surrogate.problem.parameters)}.
+Parameters: {", ".join(f"`{p.name}` ({p.unit})" for p in asked)}.
 
 ## Range of the training data
 Outside this range the surrogate warns, and its error is unknown.

@@ -5,26 +5,24 @@ import warnings
 
 import pytest
 import torch
-from tiny import tiny_config
+from tiny import tiny_config, tiny_run_config
 
 import sciml
 from sciml.errors import CheckpointError, ConfigError, DataError
 from sciml.problems import get_problem
 from sciml.progress import Progress
 from sciml.surrogate import OutOfRangeWarning, Surrogate
-from sciml.training import make_config
-from sciml.training.data import prepare, trajectories
+from sciml.training.data import prepare
 from sciml.training.run import build_operator, build_surrogate
 
 GENERATOR = torch.Generator().manual_seed(0)
 
 
 def make(cavity_file, **changes) -> Surrogate:
-    config = make_config(tiny_config(cavity_file, **changes))
+    config = tiny_run_config(tiny_config(cavity_file, **changes))
     problem = get_problem("cavity")
     split = prepare(config.data, problem, "cpu", Progress())
-    cases = trajectories(split.train, config.data.fields)
-    surrogate = build_surrogate(config, problem, build_operator(config, problem), split.train, cases)
+    surrogate = build_surrogate(config, problem, build_operator(config, problem), split.train)
     with torch.no_grad():
         for parameter in surrogate.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=GENERATOR))

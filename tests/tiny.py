@@ -1,6 +1,10 @@
 """A training configuration that runs in a second or two."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sciml.training.config import TrainConfig
 
 
 def tiny_config(file: Path, **changes: object) -> dict:
@@ -19,3 +23,12 @@ def tiny_config(file: Path, **changes: object) -> dict:
         "checkpoint": {"every_steps": 4},
     }
     return merge(base, changes)
+
+
+def tiny_run_config(values: dict) -> "TrainConfig":
+    """The validated configuration with what it leaves to the problem filled in, as ``train`` does."""
+    from sciml.problems import get_problem
+    from sciml.training.config import complete, make_config
+
+    config = make_config(values)
+    return complete(config, get_problem(config.problem, config.dim))

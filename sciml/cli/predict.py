@@ -1,4 +1,4 @@
-"""``sciml predict``: roll a surrogate out from the cases of a data file."""
+"""``sciml predict``: roll a surrogate out from the cases of a data file, or map its input fields."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +53,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Roll a surrogate out from the cases of a data file.
+    """Roll a surrogate out from the cases of a data file, or map its fields.
 
     Writes what it predicts from one frame of every case. Where the input goes on after that frame, the error
     against it is reported.
@@ -71,7 +71,12 @@ def predict(
     file = DatasetFile(input)
     surrogate = load(run, chosen)
     with RichProgress() as progress:
-        result = roll_out(surrogate, file, out, steps=steps, frame=frame, source=run, progress=progress)
+        if surrogate.kind == "map":
+            if steps is not None:
+                raise ConfigError("this surrogate is a map, it has no steps: leave out --steps")
+            result = map_fields(surrogate, file, out, frame=frame or 0, source=run, progress=progress)
+        else:
+            result = roll_out(surrogate, file, out, steps=steps, frame=frame, source=run, progress=progress)
         error = result["relative_l2_last"]
         told = "" if error is None else f"; relative L2 after {result['compared_frames']} steps {error:.3g}"
         progress.message(
@@ -146,6 +151,64 @@ def roll_out(
     }
 
 
+def map_fields(
+    surrogate: "Surrogate", file: "DatasetFile", out: Path, *, frame: int, source: Path, progress: RichProgress
+) -> dict[str, Any]:
+    """Write what a map makes of the fields at one frame of every case of ``file``, at the time of its last frame.
+
+    A surrogate that reads points reads so many random cells of each case as it was trained with. Where the file holds
+    the predicted fields the error against its last frame is reported.
+
+    Raises DataError when the file does not fit the surrogate, ConfigError for a frame that is not there.
+    """
+    import torch
+
+    from sciml import metrics
+    from sciml.datasets import DatasetWriter
+    from sciml.training.tasks import observed
+
+    first = _start(file, 1, frame)
+    info = _description(surrogate, file, 1, source, first)
+    held = {field.name: field for field in file.info.fields}
+    read = [c for name in surrogate.inputs for c in range(file.info.n_channels)[file.info.channels(name)]]
+    known = all(name in held for name in surrogate.fields)
+    wanted = list(surrogate.fields) if known else []
+    truth_channels = [c for name in wanted for c in range(file.info.n_channels)[file.info.channels(name)]]
+    parameters = {name: values[:, first] if values.ndim == 2 else values for name, values in file.parameters.items()}
+    generator, device, errors = torch.Generator().manual_seed(0), surrogate.normaliser.mean.device, []
+    with (
+        DatasetWriter(out, info, file.n_cases, parameters, file.subsets, overwrite=True) as writer,
+        progress.phase("predict", file.n_cases),
+        torch.no_grad(),
+    ):
+        for start in range(0, file.n_cases, CHUNK):
+            cases = list(range(start, min(start + CHUNK, file.n_cases)))
+            fields = file.state(cases, [first])[:, 0, read].to(device)
+            state, points = observed(surrogate, fields, generator)
+            now = {name: torch.as_tensor(values[cases]) for name, values in parameters.items()}
+            end = torch.as_tensor(file.times[cases, -1])
+            made = surrogate(state, now, end - torch.as_tensor(file.times[cases, first]), points).cpu().unsqueeze(1)
+            if known:
+                errors.append(metrics.relative_l2(made, file.state(cases, [file.n_frames - 1])[:, :, truth_channels]))
+            writer.write(
+                cases,
+                {**_by_field(surrogate, made), "time": end.unsqueeze(1)},
+                {axis: values[cases] for axis, values in file.coordinates.items()},
+            )
+            progress.advance(len(cases))
+        writer.finish()
+    mean = torch.cat(errors).mean(0).tolist() if errors else []
+    return {
+        "file": str(out),
+        "cases": file.n_cases,
+        "frame": first,
+        "steps": 1,
+        "compared_frames": len(mean),
+        "relative_l2": mean,
+        "relative_l2_last": mean[-1] if mean else None,
+    }
+
+
 def _start(file: "DatasetFile", history: int, frame: int | None) -> int:
     """The last frame that the surrogate reads."""
     first = history - 1 if frame is None else frame + file.n_frames * (frame < 0)
@@ -165,14 +228,18 @@ def _description(surrogate: "Surrogate", file: "DatasetFile", frames: int, sourc
         raise DataError(
             f"{file.path} holds the problem {file.info.problem!r}; the surrogate is for {surrogate.problem.name!r}"
         )
+    if len(file.info.grid) != surrogate.problem.dim:
+        raise DataError(
+            f"{file.path} has {len(file.info.grid)} space dimensions, the surrogate {surrogate.problem.dim}"
+        )
     known = {field.name: field for field in file.info.fields}
-    for name, field in surrogate.fields.items():
+    for name, field in surrogate.inputs.items():
         if name not in known or known[name].components != field.components:
             held = ", ".join(f"{f.name} ({f.components})" for f in file.info.fields)
             raise DataError(f"the surrogate needs the field {name} ({field.components}); {file.path} holds {held}")
     return dataclasses.replace(
         file.info,
-        fields=tuple(known[name] for name in surrogate.fields),
+        fields=tuple(surrogate.fields.values()),
         face_fields=(),
         n_frames=frames,
         solver=f"surrogate {source}",

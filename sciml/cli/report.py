@@ -1,7 +1,7 @@
 """The table of a run: the operator beside what needs no learning, over all held-out cases and by subset."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,33 +10,48 @@ if TYPE_CHECKING:
 
 from sciml.cli.console import make_table
 
-COLUMNS = (
+STEP_COLUMNS = (
     ("one-step\nNMSE", "nmse"),
     ("one-step\nVRMSE", "vrmse"),
     ("rollout\nmean", "rollout_mean"),
     ("rollout\nlast", "rollout_last"),
     ("worst\nlast", "rollout_worst_last"),
 )
-CONTENDERS = (("", ""), ("look-up", "lookup_"), ("persistence", "persistence_"))
+MAP_COLUMNS = (
+    ("NMSE", "nmse"),
+    ("VRMSE", "vrmse"),
+    ("rel. L2", "relative_l2"),
+    ("worst\nrel. L2", "relative_l2_worst"),
+)
+CONTENDERS = (
+    ("", ""),
+    ("look-up", "lookup_"),
+    ("persistence", "persistence_"),
+    ("training mean", "mean_"),
+)
 
 
 def results_table(operator: str, test: Mapping[str, Any]) -> "Table":
     """A rich table of a ``test`` entry: one row for each contender over all cases, then for each subset."""
-    rows = list(_rows(operator, "all", test))
+    is_map = "relative_l2_worst" in test
+    columns = MAP_COLUMNS if is_map else STEP_COLUMNS
+    rows = list(_rows(operator, "all", test, columns))
     for subset, values in (test.get("per_subset") or {}).items():
-        rows += _rows(operator, subset, values)
-    title = "Held-out cases; rollouts: relative L2; less is better\n"
+        rows += _rows(operator, subset, values, columns)
+    title = f"Held-out cases; {'' if is_map else 'rollouts: relative L2; '}less is better\n"
     # A column that nobody fills would only take room.
-    used = [n for n in range(2 + len(COLUMNS)) if n < 2 or any(row[n] != "–" for row in rows)]
-    headings = ["cases", "method", *(heading for heading, _ in COLUMNS)]
+    used = [n for n in range(2 + len(columns)) if n < 2 or any(row[n] != "–" for row in rows)]
+    headings = ["cases", "method", *(heading for heading, _ in columns)]
     shown = [[row[n] for n in used] for row in rows]
     return make_table([headings[n] for n in used], shown, title, numbers_from=2)
 
 
-def _rows(operator: str, subset: str, values: Mapping[str, Any]) -> Iterator[list[str]]:
+def _rows(
+    operator: str, subset: str, values: Mapping[str, Any], columns: Sequence[tuple[str, str]]
+) -> Iterator[list[str]]:
     head = f"{subset} ({values['cases']})" if "cases" in values else subset
     for label, prefix in CONTENDERS:
-        numbers = [_value(values, prefix, key) for _, key in COLUMNS]
+        numbers = [_value(values, prefix, key) for _, key in columns]
         if any(number is not None for number in numbers):
             cells = ("–" if number is None else f"{number:.3g}" for number in numbers)
             yield [head, label or operator, *cells]

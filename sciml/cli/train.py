@@ -18,6 +18,9 @@ EXAMPLES = """Examples (no data needed: they generate a small set first, and kee
   sciml train --problem cavity --operator fno --time-limit 10
   sciml train --problem cavity batch_size=32 optimizer.learning_rate=1e-3
   sciml train --problem cavity --split extrapolate
+  sciml train --problem darcy
+  sciml train --problem darcy task.points=200
+  sciml train --problem burgers --dim 2
 
 Your own files, your own configuration, going on after Ctrl-C, two processes:
 
@@ -45,6 +48,10 @@ def train(
             help="What to learn: see 'sciml problems'.",
             autocompletion=options.complete_problem,
         ),
+    ] = None,
+    dim: Annotated[
+        int | None,
+        typer.Option(min=1, max=3, help="Space dimensions, where the problem has several.", show_default=False),
     ] = None,
     operator: Annotated[
         str | None,
@@ -84,7 +91,7 @@ def train(
     operator against persistence and look-up, pictures, and a directory that sciml.load opens.
     """
     words, files = options.split_positionals(overrides, data)
-    flags = _flags(device, seed, epochs, time_limit, split, files)
+    flags = _flags(dim, device, seed, epochs, time_limit, split, files)
     file = config
     if file is None and resume not in (None, "auto") and (Path(str(resume)) / "config.yaml").is_file():
         # 'sciml train --resume RUN' alone goes on with what the run was started with.
@@ -115,6 +122,7 @@ def train(
 
 
 def _flags(
+    dim: int | None,
     device: options.Device | None,
     seed: int | None,
     epochs: int | None,
@@ -126,6 +134,7 @@ def _flags(
     budget = {"epochs": epochs, "minutes": time_limit}
     data = {"split": split.value if split else None, "files": [str(file) for file in files] or None}
     flags = {
+        "dim": dim,
         "device": device.value if device else None,
         "seed": seed,
         "budget": _given(budget),

@@ -45,6 +45,11 @@ class Operator(nn.Module):
     name: ClassVar[str] = ""
     config: dict[str, Any]
 
+    @classmethod
+    def options_for(cls, dim: int) -> dict[str, Any]:
+        """Constructor arguments that make it an operator on ``dim`` grid axes."""
+        return {"dim": dim}
+
     def __init__(
         self,
         in_channels: int,

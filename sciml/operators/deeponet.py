@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,11 @@ class DeepONet(Operator):
     """
 
     name = "deeponet"
+
+    @classmethod
+    def options_for(cls, dim: int) -> dict[str, Any]:
+        """Sensors for each axis."""
+        return {"n_sensors": [{1: 64, 2: 16, 3: 8}[dim]] * dim}
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """Fourier neural operator."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,11 @@ class FNO(Operator):
     """
 
     name = "fno"
+
+    @classmethod
+    def options_for(cls, dim: int) -> dict[str, Any]:
+        """Modes for each axis."""
+        return {"n_modes": [{1: 32, 2: 23, 3: 11}[dim]] * dim}
 
     def __init__(
         self,

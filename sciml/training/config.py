@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sciml.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from sciml.problems.base import Problem
 
 
 class Section(BaseModel):
@@ -37,9 +40,10 @@ class DataConfig(Section):
     subset: str = "all"
     split: Literal["random", "extrapolate"] = "random"
     cases: Cases = Cases()
-    resolution: int = Field(64, ge=8)
-    frames: int = Field(21, ge=3)
-    fields: list[str] = ["velocity"]
+    resolution: int | None = Field(None, ge=8, description="default: the problem's")
+    frames: int | None = Field(None, ge=1, description="default: the problem's")
+    fields: list[str] = Field([], description="what is predicted; default: the problem's")
+    inputs: list[str] = Field([], description="what a map reads; default: the problem's given fields")
     seed: int = Field(0, ge=0)
     workers: int | None = Field(None, ge=1, description="processes that generate; default: one a core")
 
@@ -52,8 +56,15 @@ class OperatorConfig(BaseModel):
 
 
 class TaskConfig(Section):
-    """What is learned: one step, from ``history`` frames to the next, as an increment or as the state itself."""
+    """What is learned.
 
+    ``step``: from ``history`` frames to the next, as an increment or as the state itself. ``map``: from the input
+    fields of the first frame (all of them, or their values at ``points`` random points) to the fields of the last one;
+    with no input fields from the parameters alone. Static problems have maps only. Default: what the problem is.
+    """
+
+    kind: Literal["step", "map"] | None = None
+    points: int | None = Field(None, ge=1, description="a map reads its inputs at so many points, new ones each time")
     target: Literal["increment", "state"] = "increment"
     history: int = Field(1, ge=1)
     unroll: int = Field(2, ge=1, description="steps unrolled in the late part of training")
@@ -100,6 +111,7 @@ class TrainConfig(Section):
     """Everything that decides a training run."""
 
     problem: str = "cavity"
+    dim: int | None = Field(None, ge=1, le=3, description="space dimensions; default: the problem's first")
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(None, ge=1, description="intra-operation threads on the CPU; default: all cores")
@@ -210,6 +222,44 @@ def _numbers(value: Any) -> Any:
     return _number(value)
 
 
+def complete(config: TrainConfig, problem: Problem) -> TrainConfig:
+    """The configuration with what it leaves to the problem filled in.
+
+    Raises ``ConfigError`` for a task that the problem does not have.
+    """
+    data, task = config.data, config.task
+    kind = task.kind or ("map" if problem.static else "step")
+    if kind == "step":
+        if problem.static:
+            raise ConfigError(f"problem {problem.name!r} is static: there is no step to learn; use task.kind=map")
+        for key, value in (("data.inputs", data.inputs), ("task.points", task.points)):
+            if value:
+                raise ConfigError(f"{key} goes with task.kind=map; a step reads the fields that it predicts")
+    elif task.history > 1:
+        raise ConfigError(f"task.history is {task.history}; a map reads one frame")
+    frames = 1 if problem.static else data.frames or problem.frames
+    if kind == "step" and frames < 3:
+        raise ConfigError(f"data.frames is {frames}; learning steps needs at least 3")
+    filled = {
+        "resolution": data.resolution or problem.resolution,
+        "frames": frames,
+        "fields": data.fields or list(problem.learned),
+        "inputs": data.inputs or (_map_inputs(problem) if kind == "map" else []),
+    }
+    return config.model_copy(
+        update={
+            "dim": problem.dim,
+            "data": data.model_copy(update=filled),
+            "task": task.model_copy(update={"kind": kind}),
+        }
+    )
+
+
+def _map_inputs(problem: Problem) -> list[str]:
+    """The given fields; without any, the initial state where it is drawn at random, else the parameters alone."""
+    return list(problem.given or (problem.learned if problem.draw_names else ()))
+
+
 def resolve_config(
     problem: str,
     operator: str | None = None,
@@ -222,8 +272,10 @@ def resolve_config(
 
     chosen_by_user = merge(load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {})
     chosen = operator or chosen_by_user.get("operator", {}).get("name")
-    recipe = get_problem(problem).recipe(chosen)
+    chosen_problem = get_problem(problem, chosen_by_user.get("dim"))
+    recipe = chosen_problem.recipe(chosen)
     if {"epochs", "steps", "minutes"} & set(chosen_by_user.get("budget") or {}):
         recipe.pop("budget", None)  # who asks for 50 epochs does not want them cut short by the recipe's minutes
     named = {"operator": {"name": chosen}} if chosen else {}
-    return make_config(merge(recipe, chosen_by_user, named, {"problem": problem}))
+    config = make_config(merge(recipe, chosen_by_user, named, {"problem": problem}))
+    return complete(config, chosen_problem)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sciml.datasets import DatasetFile, TrajectoryWindows, check_finite, split_cases
+from sciml.datasets import Collection, DatasetFile, TrajectoryWindows, check_finite, split_cases
 from sciml.errors import ConfigError
 from sciml.problems.base import Problem
 from sciml.problems.generate import generate
@@ -33,6 +33,9 @@ class Part:
         """All windows of this part."""
         return TrajectoryWindows(self.files, fields, history=history, horizon=horizon, cases=self.cases)
 
+    def __len__(self) -> int:
+        return len(self.cases)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -41,6 +44,83 @@ class Batch:
     state: Tensor
     parameters: dict[str, Tensor]
     time: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The state on a device."""
+        return replace(self, state=self.state.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What maps learn from: ``input (B, Cin, *grid)`` of the first frame, ``target (B, C, *grid)`` of the last one,
+    ``parameters`` name -> (B,), ``interval (B,)`` seconds between the two, the subset of each case.
+    """
+
+    input: Tensor
+    target: Tensor
+    parameters: dict[str, Tensor]
+    interval: Tensor
+    subsets: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.interval)
+
+    def to(self, device: torch.device) -> Pairs:
+        """The fields on a device."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("input", "target")}
+        return replace(self, **moved)
+
+
+class Windows:
+    """Training batches of a step: windows of consecutive frames."""
+
+    def __init__(self, windows: TrajectoryWindows) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The windows of these indices."""
+        return gather(self.windows, indices)
+
+
+class MapCases:
+    """Training batches of a map: one pair a case."""
+
+    def __init__(self, part: Part, inputs: Sequence[str], fields: Sequence[str]) -> None:
+        self.part, self.collection = part, Collection(part.files)
+        info = self.collection.info
+        self.inputs, self.fields = (
+            [channel for name in names for channel in range(info.n_channels)[info.channels(name)]]
+            for names in (inputs, fields)
+        )
+
+    def __len__(self) -> int:
+        return len(self.part.cases)
+
+    def batch(self, indices: Sequence[int]) -> Pairs:
+        """The pairs of these positions in the part."""
+        chosen = [self.part.cases[index] for index in indices]
+        files, local = self.collection.locate(chosen)
+        states, intervals = [], []
+        for number, case in zip(files, local, strict=True):
+            file = self.collection.files[number]
+            states.append(file.state([case], [0, file.n_frames - 1])[0])
+            intervals.append(file.times[case, -1] - file.times[case, 0])
+        state = torch.stack(states)
+        parameters = self.collection.parameters(chosen)
+        return Pairs(
+            state[:, 0, self.inputs].contiguous(),
+            state[:, 1, self.fields].contiguous(),
+            {name: value[:, 0] if value.ndim == 2 else value for name, value in parameters.items()},
+            torch.tensor(intervals, dtype=torch.float64),
+            tuple(self.part.subsets[index] for index in indices),
+        )
+
+    def all(self) -> Pairs:
+        """Every pair, in memory."""
+        return self.batch(range(len(self)))
 
 
 def gather(windows: TrajectoryWindows, indices: Sequence[int]) -> Batch:
@@ -84,6 +164,8 @@ def prepare(config: DataConfig, problem: Problem, device: str, progress: Progres
         return _random_split((file,), counts, config.seed, exact=True)
     if config.subset != "all":
         raise ConfigError(f"data.split=extrapolate goes with data.subset=all, not {config.subset!r}")
+    if not problem.hard_subsets:
+        raise ConfigError(f"problem {problem.name!r} has no held-out subsets; use --split random")
     known = counts["train"] + counts["validation"]
     file = _generated(config, problem, "outside", known, config.seed, device, progress)
     inner = _random_split((file,), {**counts, "test": 0}, config.seed, exact=True)
@@ -91,7 +173,12 @@ def prepare(config: DataConfig, problem: Problem, device: str, progress: Progres
 
 
 def hard_parts(config: DataConfig, problem: Problem, device: str, progress: Progress) -> tuple[Part, ...]:
-    """The test parts of the split ``extrapolate``: ``cases.test`` cases shared among the problem's hard subsets."""
+    """The test parts of the split ``extrapolate``: ``cases.test`` cases shared among the problem's hard subsets.
+
+    Raises ``ConfigError`` for a problem without any.
+    """
+    if not problem.hard_subsets:
+        raise ConfigError(f"problem {problem.name!r} has no held-out subsets; use --split random")
     each = -(-config.cases.test // len(problem.hard_subsets))
     # Another seed than the training cases': two subsets that draw alike must not draw the same cases.
     seed = config.seed + 1
@@ -117,7 +204,8 @@ def trajectories(part: Part, fields: Sequence[str]) -> Trajectories:
 def _generated(
     config: DataConfig, problem: Problem, subset: str, cases: int, seed: int, device: str, progress: Progress
 ) -> Path:
-    name = f"{problem.name}-{subset}-{cases}x{config.resolution}x{config.frames}-seed{seed}-v{GENERATOR_VERSION}.h5"
+    problem_name = problem.name if problem.dim == problem.dims[0] else f"{problem.name}{problem.dim}d"
+    name = f"{problem_name}-{subset}-{cases}x{config.resolution}x{config.frames}-seed{seed}-v{GENERATOR_VERSION}.h5"
     file = Path(config.directory) / name
     if file.exists():
         progress.message(f"data: {file} (kept from before)")
@@ -145,6 +233,12 @@ def check_files(files: Sequence[Path], problem: Problem) -> None:
         file = DatasetFile(path)
         if file.info.problem != problem.name:
             raise ConfigError(f"{path} holds the problem {file.info.problem!r}; the run is for {problem.name!r}")
+        if len(file.info.grid) != problem.dim:
+            raise ConfigError(f"{path} has {len(file.info.grid)} space dimensions; the run is for {problem.dim} (dim=)")
+        known = [*file.info.parameters, *problem.draw_names]
+        missing = [name for name in problem.parameter_names if name not in known]
+        if missing:
+            raise ConfigError(f"{path} lacks the parameters {', '.join(missing)} of the problem {problem.name!r}")
         check_finite(file)
 
 
@@ -174,6 +268,3 @@ def _by_file(part: Part) -> list[tuple[Path, tuple[int, ...]]]:
             pieces.append((file, cases))
         start = stop
     return pieces
-
-
-__all__ = ["Part", "Split", "Trajectories", "prepare", "trajectories"]

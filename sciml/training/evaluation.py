@@ -1,8 +1,9 @@
 """How good a surrogate is on cases it never saw, beside copying the last frame and looking up the nearest training
 case.
 
-Protocol: one-step errors over the frame pairs 1 -> 2, 2 -> 3, ...; rollout from the true frame 1 (frame 0 is the
-fluid at rest, from which copying scores an error of exactly 1, which would flatter everything measured against it).
+Protocol: one-step errors over the frame pairs from the problem's first frame on; rollout from that true frame. Of a
+flow that starts from rest it is frame 1 (from frame 0 copying scores an error of exactly 1, which would flatter
+everything measured against it). Maps are judged in ``map_evaluation``.
 """
 
 from __future__ import annotations
@@ -22,14 +23,13 @@ from sciml.errors import DataError
 from sciml.surrogate import Surrogate, at_time
 from sciml.training.data import Trajectories
 
-FIRST = 1
 CHUNK = 16
 """Cases evaluated together."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Frames ``FIRST + history ...`` of every case, ``(N, T, C, *grid)``: from true inputs, and rolled out."""
+    """Frames ``first_target ...`` of every case, ``(N, T, C, *grid)``: from true inputs, and rolled out."""
 
     one_step: Tensor
     rollout: Tensor
@@ -48,7 +48,7 @@ def predict(surrogate: Surrogate, data: Trajectories) -> Predictions:
 
 def first_target(surrogate: Surrogate) -> int:
     """The first frame that is predicted."""
-    return FIRST + surrogate.history
+    return surrogate.problem.first_frame + surrogate.history
 
 
 def _one_step(surrogate: Surrogate, data: Trajectories) -> Tensor:
@@ -64,7 +64,7 @@ def _one_step(surrogate: Surrogate, data: Trajectories) -> Tensor:
 def _rollout(surrogate: Surrogate, data: Trajectories) -> Tensor:
     frames, device = data.state.shape[1], surrogate.normaliser.mean.device
     first = first_target(surrogate)
-    window = data.state[:, FIRST:first].to(device)
+    window = data.state[:, surrogate.problem.first_frame : first].to(device)
     predictions = []
     for frame in range(first, frames):
         now = at_time(data.parameters, frame - 1, frames - 1)
@@ -81,15 +81,13 @@ def persistence(data: Trajectories, first: int) -> Predictions:
 
 
 def lookup(surrogate: Surrogate, train: Trajectories, data: Trajectories, first: int) -> Predictions:
-    """The nearest training case, in the problem's weighted conditions, rescaled to the natural units of the asked
-    case.
+    """The nearest training case, rescaled to the natural units of the asked case.
 
-    Rollout: that case's true frames. One step: the input plus that case's true increment. It learns nothing, so an
-    operator that does not
-    beat it has learned nothing worth the name.
+    Nearest in the problem's weighted conditions, or, where initial fields are drawn at random, in the frame that the
+    rollout starts from. Rollout: that case's true frames. One step: the input plus that case's true increment. It
+    learns nothing, so an operator that does not beat it has learned nothing worth the name.
     """
-    weights = torch.tensor(surrogate.problem.lookup_weights, dtype=torch.float64)
-    known, asked = _conditions(surrogate, train) * weights, _conditions(surrogate, data) * weights
+    known, asked = (_lookup_keys(surrogate, cases, first - 1) for cases in (train, data))
     nearest = torch.cdist(asked, known).argmin(1)
     frames = data.state.shape[1]
     found = train.state[nearest][:, :frames]
@@ -100,9 +98,14 @@ def lookup(surrogate: Surrogate, train: Trajectories, data: Trajectories, first:
     return Predictions(data.state[:, first - 1 : -1] + increment, rollout)
 
 
-def _conditions(surrogate: Surrogate, data: Trajectories) -> Tensor:
-    interval = data.time[:, 1] - data.time[:, 0]
-    return surrogate.problem.conditions({name: values[:, 0] for name, values in data.parameters.items()}, interval)
+def _lookup_keys(surrogate: Surrogate, data: Trajectories, frame: int) -> Tensor:
+    """What cases are compared by, ``(N, D)``."""
+    problem, now = surrogate.problem, at_time(data.parameters, 0, 1)
+    if problem.draw_names:
+        scale = surrogate.field_scales(now)
+        return (data.state[:, frame] / scale.reshape(*scale.shape, *(1,) * problem.dim)).flatten(1)
+    weights = torch.tensor(problem.lookup_weights, dtype=torch.float64)
+    return problem.conditions(now, data.time[:, 1] - data.time[:, 0]) * weights
 
 
 def _scales(surrogate: Surrogate, data: Trajectories, transitions: int | None = None) -> Tensor:
@@ -161,8 +164,11 @@ def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> di
 
 
 def divergence(surrogate: Surrogate, frames: Tensor, data: Trajectories) -> float | None:
-    """Mean ``metrics.relative_divergence`` of the velocity in ``frames (N, T, C, *grid)``; None without a velocity."""
-    if "velocity" not in surrogate.fields:
+    """Mean ``metrics.relative_divergence`` of the velocity in ``frames (N, T, C, *grid)``.
+
+    None where it means nothing.
+    """
+    if "velocity" not in surrogate.fields or not surrogate.problem.divergence_free:
         return None
     start = 0
     for name, field in surrogate.fields.items():
@@ -259,23 +265,22 @@ def save_predictions(
     """What the pictures are drawn from: the rollouts of a few cases (of every subset in turn) and the error curves of
     all.
 
-    Arrays: ``truth``, ``prediction (n, T, C, *grid)`` with the starting frame first, ``time (n, T)``, one
-    ``parameter_<name>``
-    ``(n,)`` or, where it changes in time, ``(n, T')`` each, ``subset (n,)``; ``rollout_relative_l2``,
-    ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``.
+    Arrays: those of ``description``; ``truth``, ``prediction (n, T, C, *grid)`` with the starting frame first, ``time
+    (n, T)``, one ``parameter_<name>`` ``(n,)`` or, where it changes in time, ``(n, T')`` each, ``subset (n,)``;
+    ``rollout_relative_l2``, ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``.
     """
     data = _concatenate(parts)
     first = first_target(surrogate)
-    chosen = _few_of_each(data.subsets, shown)
+    chosen = few_of_each(data.subsets, shown)
     start = data.state[chosen, first - 1 : first]
     arrays: dict[str, Any] = {
-        "fields": np.array(list(surrogate.fields)),
         "truth": data.state[chosen, first - 1 :].numpy(),
         "prediction": torch.cat([start, contenders[""].rollout[chosen]], 1).numpy(),
         "time": data.time[chosen, first - 1 :].numpy(),
         "subset": np.array([data.subsets[case] for case in chosen]),
         "subsets": np.array(data.subsets),
         "case": np.array(chosen),
+        **description(surrogate, {name: values[chosen] for name, values in data.parameters.items()}),
     }
     for name, values in data.parameters.items():
         constant = bool((values == values[:, :1]).all())
@@ -286,7 +291,24 @@ def save_predictions(
     np.savez_compressed(path, **arrays)
 
 
-def _few_of_each(subsets: Sequence[str], count: int) -> list[int]:
+def description(surrogate: Surrogate, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a picture has to know about the chosen cases: ``problem``, ``kind``, ``fields`` with their ``units`` and
+    ``components``, ``lengths (n, dim)`` of the box and its ``origin (dim,)`` in metres.
+    """
+    problem, fields = surrogate.problem, surrogate.fields.values()
+    first = {name: values[:, 0] if values.ndim == 2 else values for name, values in parameters.items()}
+    return {
+        "problem": np.array(problem.name),
+        "kind": np.array(surrogate.kind),
+        "fields": np.array(list(surrogate.fields)),
+        "units": np.array([field.unit for field in fields]),
+        "components": np.array([field.components for field in fields]),
+        "lengths": problem.lengths(first).numpy(),
+        "origin": np.array(problem.origin()),
+    }
+
+
+def few_of_each(subsets: Sequence[str], count: int) -> list[int]:
     """The first cases of each subset in turn, ``count`` in all."""
     by_subset = [[case for case, label in enumerate(subsets) if label == name] for name in sorted(set(subsets))]
     turns = [case for turn in itertools.zip_longest(*by_subset) for case in turn if case is not None]

@@ -12,24 +12,22 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sciml.datasets import TrajectoryWindows
 from sciml.errors import SolverError
 from sciml.progress import Progress
 from sciml.surrogate import Surrogate
 from sciml.training.checkpoint import save_checkpoint
 from sciml.training.config import TrainConfig
-from sciml.training.data import Batch, gather
-from sciml.training.losses import LOSSES
+from sciml.training.data import Batch, MapCases, Pairs, Windows
 from sciml.training.parallel import World
-from sciml.training.tasks import UnrolledLoss
 
+Source = Windows | MapCases
 LOG_EVERY = 20
 """Steps between two lines of ``metrics.jsonl``."""
 
@@ -54,7 +52,8 @@ class Trainer:
     Args:
         config: the run's configuration.
         surrogate: the model, already on the device.
-        windows: training windows of one step, and of ``task.unroll`` steps (the same when that is 1).
+        task: module that computes the loss of a batch.
+        sources: training batches, and those of the late part of training (longer windows; the same for a map).
         validate: the error of a surrogate on the validation cases, smaller is better.
         directory: the run directory (``checkpoints/`` is written by the main process).
         log: called with a dictionary of numbers.
@@ -64,18 +63,18 @@ class Trainer:
         self,
         config: TrainConfig,
         surrogate: Surrogate,
-        windows: tuple[TrajectoryWindows, TrajectoryWindows],
+        task: nn.Module,
+        sources: tuple[Source, Source],
         validate: Callable[[Surrogate], dict[str, float]],
         directory: Path,
         world: World,
         log: Callable[[dict[str, Any]], None],
         progress: Progress,
     ) -> None:
-        self.config, self.surrogate, self.windows = config, surrogate, windows
+        self.config, self.surrogate, self.sources = config, surrogate, sources
         self.validate, self.directory, self.world = validate, directory, world
         self.log, self.progress = log, progress
-        task = config.task
-        self.task = UnrolledLoss(surrogate, LOSSES[task.loss], pushforward=task.pushforward, noise=task.noise)
+        self.task = task
         self.step_loss = world.wrap(self.task)
         self.optimizer = torch.optim.AdamW(
             surrogate.parameters(),
@@ -96,7 +95,7 @@ class Trainer:
         budget = self.config.budget
         epochs = math.inf if budget.epochs is None else budget.epochs
         steps = math.inf if budget.steps is None else budget.steps
-        per_epoch = math.ceil(len(self.windows[0]) / self.config.batch_size)
+        per_epoch = math.ceil(len(self.sources[0]) / self.config.batch_size)
         return min(steps, epochs * per_epoch)
 
     def fraction(self) -> float:
@@ -114,13 +113,12 @@ class Trainer:
         angle = math.pi * (fraction - optimizer.warmup) / (1 - optimizer.warmup)
         return optimizer.learning_rate * 0.5 * (1 + math.cos(angle))
 
-    def batch(self, windows: TrajectoryWindows) -> Batch:
+    def batch(self, source: Source) -> Batch | Pairs:
         """This process's share of the batch of the current step."""
         size = self.config.batch_size
-        indices = shuffled_batch(len(windows), size, self.position.step, self.config.seed)
+        indices = shuffled_batch(len(source), size, self.position.step, self.config.seed)
         mine = indices[self.world.rank :: self.world.size]
-        batch = gather(windows, mine)
-        return replace(batch, state=batch.state.to(self.world.device, non_blocking=True))
+        return source.batch(mine).to(self.world.device)
 
     # ----------------------------------------------------------------------------------------------------- the loop
 
@@ -169,7 +167,7 @@ class Trainer:
         """
         config = self.config
         late = fraction >= config.task.unroll_from
-        batch = self.batch(self.windows[1 if late else 0])
+        batch = self.batch(self.sources[1 if late else 0])
         generator = step_generator(config.seed, self.position.step, self.world.rank)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(fraction)

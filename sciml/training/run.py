@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,20 @@ from torch import Tensor
 
 from sciml.datasets import field_statistics
 from sciml.errors import CheckpointError, ConfigError, DataError
-from sciml.operators import Operator, create_operator
+from sciml.operators import OPERATORS, Operator, create_operator
 from sciml.problems import get_problem
 from sciml.problems.base import Problem
 from sciml.progress import Progress
-from sciml.surrogate import Normaliser, Surrogate, load, observed_ranges
-from sciml.training import evaluation
+from sciml.surrogate import Normaliser, Surrogate, at_time, input_channels, load, observed_ranges
+from sciml.training import evaluation, map_evaluation
 from sciml.training.checkpoint import checkpoints, load_checkpoint
-from sciml.training.config import TrainConfig, make_config
-from sciml.training.data import Part, Split, Trajectories, check_files, hard_parts, prepare, trajectories, whole
+from sciml.training.config import TrainConfig, complete, make_config
+from sciml.training.data import MapCases, Part, Split, Windows, check_files, hard_parts, prepare, trajectories, whole
 from sciml.training.log import MetricsLog
 from sciml.training.loop import Interrupted, Trainer
+from sciml.training.losses import LOSSES
 from sciml.training.parallel import World, world
+from sciml.training.tasks import MapLoss, UnrolledLoss
 from sciml.version import __version__
 
 FREE_TO_CHANGE = (
@@ -72,7 +74,8 @@ def train(
     ``KeyboardInterrupt``) after a signal, with the state in a checkpoint.
     """
     progress = progress or Progress()
-    problem = get_problem(config.problem)
+    problem = get_problem(config.problem, config.dim)
+    config = complete(config, problem)
     with world(config.device) as here, _threads(config.threads):
         progress = progress if here.is_main else Progress()
         operator = build_operator(config, problem)  # before the data: a wrong key is better met at once
@@ -99,7 +102,7 @@ def train(
         surrogate = trainer.surrogate
         surrogate.save(directory / "surrogate")
         with progress.phase("evaluate", 1):
-            test = _evaluate(surrogate, split, config, directory)
+            test = evaluate_parts(surrogate, split.train, split.test, directory)
         seconds["evaluate"] = time.perf_counter() - started
         summary = {
             "problem": problem.name,
@@ -127,7 +130,6 @@ def evaluate_run(
     problem = surrogate.problem
     progress = progress or Progress()
     own = prepare(config.data, problem, "cpu", progress)
-    train_part = trajectories(own.train, list(surrogate.fields))
     if data:
         files = [Path(file) for file in data]
         check_files(files, problem)
@@ -135,13 +137,13 @@ def evaluate_run(
     elif split is None or split == config.data.split:
         test = own.test
     elif split == "extrapolate":
-        progress.message("this run was trained inside the bands: of these cases only lid_change is new in kind to it")
+        progress.message(
+            "this run was trained on all subsets: cases inside the held-out bands are not new in kind to it"
+        )
         test = hard_parts(config.data, problem, "cpu", progress)
     else:
         test = prepare(config.data.model_copy(update={"split": split}), problem, "cpu", progress).test
-    parts = [trajectories(part, list(surrogate.fields)) for part in test]
-    summary, _ = evaluation.evaluate(surrogate, train_part, parts)
-    return summary
+    return evaluate_parts(surrogate, own.train, test)
 
 
 def _trainer(
@@ -153,27 +155,43 @@ def _trainer(
     here: World,
     progress: Progress,
 ) -> Trainer:
-    fields, task = config.data.fields, config.task
-    windows = (
-        split.train.windows(fields, task.history, 1),
-        split.train.windows(fields, task.history, task.unroll),
-    )
-    train_cases = trajectories(split.train, fields)
-    surrogate = build_surrogate(config, problem, operator, split.train, train_cases).to(here.device)
-    validation = trajectories(split.validation, fields)
-
-    def validate(model: Surrogate) -> dict[str, float]:
-        target = validation.state[:, evaluation.first_target(model) :]
-        errors = evaluation.score(evaluation.predict(model, validation), target).summary()
-        return {key: errors[key] for key in ("nmse", "rollout_mean", "rollout_last")}
-
+    surrogate = build_surrogate(config, problem, operator, split.train).to(here.device)
+    fields, task, loss = config.data.fields, config.task, LOSSES[config.task.loss]
+    if surrogate.kind == "map":
+        pairs = MapCases(split.train, config.data.inputs, fields)
+        sources, objective = (pairs, pairs), MapLoss(surrogate, loss)
+    else:
+        windows = [Windows(split.train.windows(fields, task.history, steps)) for steps in (1, task.unroll)]
+        sources = (windows[0], windows[1])
+        objective = UnrolledLoss(surrogate, loss, pushforward=task.pushforward, noise=task.noise)
     log = MetricsLog(directory, config.tensorboard) if here.is_main else _silent
     count = count_parameters(surrogate.operator)
     progress.message(
         f"{config.operator.name} with {count:,} parameters on {here.device.type}"
         f"{f' x {here.size}' if here.size > 1 else ''}; {len(split.train.cases)} training cases"
     )
-    return Trainer(config, surrogate, windows, validate, directory, here, log, progress)
+    validate = _validation(surrogate, split.validation)
+    return Trainer(config, surrogate, objective, sources, validate, directory, here, log, progress)
+
+
+def _validation(surrogate: Surrogate, part: Part) -> Callable[[Surrogate], dict[str, float]]:
+    """The errors of a surrogate on the validation cases, which stay in memory."""
+    if surrogate.kind == "map":
+        pairs = MapCases(part, list(surrogate.inputs), list(surrogate.fields)).all()
+
+        def judge_map(model: Surrogate) -> dict[str, float]:
+            made = map_evaluation.errors(map_evaluation.predict(model, pairs)[0], pairs.target)
+            return {key: float(value.mean()) for key, value in made.items()}
+
+        return judge_map
+    cases = trajectories(part, list(surrogate.fields))
+
+    def judge_steps(model: Surrogate) -> dict[str, float]:
+        target = cases.state[:, evaluation.first_target(model) :]
+        found = evaluation.score(evaluation.predict(model, cases), target).summary()
+        return {key: found[key] for key in ("nmse", "rollout_mean", "rollout_last")}
+
+    return judge_steps
 
 
 def _silent(values: dict[str, Any]) -> None:
@@ -186,42 +204,49 @@ def build_operator(config: TrainConfig, problem: Problem) -> Operator:
     Raises ``ConfigError`` for a wrong name, key or field.
     """
     known = {field.name: field for field in problem.fields}
-    for name in config.data.fields:
-        if name not in known:
-            raise ConfigError(
-                f"problem {problem.name!r} has no field {name!r}; data.fields may name {', '.join(known)}"
-            )
+    for key in ("fields", "inputs"):
+        for name in getattr(config.data, key):
+            if name not in known:
+                raise ConfigError(
+                    f"problem {problem.name!r} has no field {name!r}; data.{key} may name {', '.join(known)}"
+                )
+    if config.task.kind == "map" and not config.data.inputs and not problem.condition_names:
+        raise ConfigError(f"a map of problem {problem.name!r} needs data.inputs: it has no conditions to learn from")
     channels = sum(known[name].components for name in config.data.fields)
     options = {key: value for key, value in config.operator.model_dump().items() if key != "name"}
+    if config.operator.name in OPERATORS:
+        options = {**OPERATORS[config.operator.name].options_for(problem.dim), **options}
     # The initial weights are the one draw that layers make from the global generator: seed it, and leave it as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return create_operator(
             config.operator.name,
-            in_channels=channels * config.task.history,
+            in_channels=input_channels(problem, config.data.fields, config.data.inputs, config.task),
             out_channels=channels,
             n_parameters=len(problem.condition_names),
             **options,
         )
 
 
-def build_surrogate(
-    config: TrainConfig, problem: Problem, operator: Operator, part: Part, cases: Trajectories
-) -> Surrogate:
-    """The operator with the normaliser and the ranges of the training cases."""
-    fields = config.data.fields
-    steps = cases.state.shape[1] - 1
-    intervals = cases.time.diff(dim=1)
+def build_surrogate(config: TrainConfig, problem: Problem, operator: Operator, part: Part) -> Surrogate:
+    """The operator with the normaliser and the ranges of the training cases.
+
+    Raises ``ConfigError`` for an operator made for another number of dimensions.
+    """
+    if operator.dim != problem.dim:
+        raise ConfigError(
+            f"the operator {config.operator.name!r} is for {operator.dim} dimensions, the problem {problem.name!r} has "
+            f"{problem.dim}; change the operator's arguments (e.g. n_modes, n_sensors, dim)"
+        )
+    describe = _describe_map if config.task.kind == "map" else _describe_steps
+    statistics, parameters, intervals, grid = describe(config, problem, part)
+    steps = intervals.shape[1]
     conditions = torch.stack(
-        [problem.conditions({k: v[:, t] for k, v in cases.parameters.items()}, intervals[:, t]) for t in range(steps)],
-        1,
+        [problem.conditions(at_time(parameters, t, steps), intervals[:, t]) for t in range(steps)], 1
     ).flatten(0, 1)
-    statistics = field_statistics(part.files, fields, part.cases, _scaled(problem, fields))
     normaliser = Normaliser(
         {
-            "mean": statistics.mean,
-            "std": statistics.std,
-            "increment_std": statistics.increment_std,
+            **statistics,
             "condition_mean": conditions.mean(0).tolist(),
             "condition_std": _positive(conditions.std(0)).tolist(),
         }
@@ -231,12 +256,15 @@ def build_surrogate(
         operator,
         problem,
         normaliser,
-        fields=fields,
+        fields=config.data.fields,
+        kind=config.task.kind,
+        inputs=config.data.inputs,
+        points=config.task.points,
         history=config.task.history,
-        target=config.task.target,
+        target="state" if config.task.kind == "map" else config.task.target,
         interval=float(intervals[0, 0]) if shared else None,
-        grid=tuple(cases.state.shape[3:]),
-        ranges=observed_ranges(problem, cases.parameters, intervals, steps),
+        grid=grid,
+        ranges=observed_ranges(problem, parameters, intervals, steps),
         provenance={
             "training cases": len(part.cases),
             "data": ", ".join(str(file) for file in part.files),
@@ -244,6 +272,32 @@ def build_surrogate(
             "date": datetime.date.today().isoformat(),
         },
     )
+
+
+Description = tuple[dict[str, Any], dict[str, Tensor], Tensor, tuple[int, ...]]
+"""Statistics of the scaled fields, parameters ``(N,)`` or ``(N, steps)``, intervals ``(N, steps)``, the grid."""
+
+
+def _describe_steps(config: TrainConfig, problem: Problem, part: Part) -> Description:
+    fields = config.data.fields
+    cases = trajectories(part, fields)
+    found = field_statistics(part.files, fields, part.cases, _scaled(problem, fields))
+    statistics = {"mean": found.mean, "std": found.std, "increment_std": found.increment_std}
+    return statistics, cases.parameters, cases.time.diff(dim=1), tuple(cases.state.shape[3:])
+
+
+def _describe_map(config: TrainConfig, problem: Problem, part: Part) -> Description:
+    pairs = MapCases(part, config.data.inputs, config.data.fields).all()
+    scales = problem.scales(pairs.parameters)
+    statistics: dict[str, Any] = {}
+    for prefix, values, names in (("", pairs.target, config.data.fields), ("input_", pairs.input, config.data.inputs)):
+        if names:
+            scale = torch.cat([scales[name] for name in names], -1)
+            scaled = (values.double().flatten(2) / scale[..., None]).transpose(0, 1).flatten(1)
+            statistics[f"{prefix}mean"] = scaled.mean(1).tolist()
+            statistics[f"{prefix}std"] = _positive(scaled.std(1)).tolist()
+    statistics["increment_std"] = [1.0] * len(statistics["mean"])
+    return statistics, pairs.parameters, pairs.interval.unsqueeze(1), tuple(pairs.target.shape[2:])
 
 
 def _scaled(problem: Problem, fields: list[str]) -> Callable[..., Tensor]:
@@ -266,13 +320,23 @@ def _positive(std: Tensor) -> Tensor:
     return torch.where(std > 1e-9, std, torch.ones_like(std))
 
 
-def _evaluate(surrogate: Surrogate, split: Split, config: TrainConfig, directory: Path) -> dict[str, Any]:
-    fields = config.data.fields
-    train_cases = trajectories(split.train, fields)
-    parts = [trajectories(part, fields) for part in split.test]
-    test, contenders = evaluation.evaluate(surrogate, train_cases, parts)
-    evaluation.save_predictions(directory / "predictions.npz", surrogate, contenders, parts)
-    return test
+def evaluate_parts(
+    surrogate: Surrogate, train: Part, test: Sequence[Part], directory: Path | None = None
+) -> dict[str, Any]:
+    """The ``test`` entry of ``summary.json`` for parts of a split; with a directory also its ``predictions.npz``."""
+    fields = list(surrogate.fields)
+    if surrogate.kind == "map":
+        known, *parts = (MapCases(part, list(surrogate.inputs), fields).all() for part in (train, *test))
+        pairs = map_evaluation.concatenate(parts)
+        summary, made, points = map_evaluation.evaluate(surrogate, known, pairs)
+        if directory is not None:
+            map_evaluation.save_predictions(directory / "predictions.npz", surrogate, made, points, pairs)
+        return summary
+    cases = [trajectories(part, fields) for part in test]
+    summary, contenders = evaluation.evaluate(surrogate, trajectories(train, fields), cases)
+    if directory is not None:
+        evaluation.save_predictions(directory / "predictions.npz", surrogate, contenders, cases)
+    return summary
 
 
 def count_parameters(module: torch.nn.Module) -> int:

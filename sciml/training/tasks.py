@@ -1,14 +1,15 @@
-"""What is learned: the next state of a flow from its last ``history`` states, unrolled over several steps."""
+"""What is learned: the next state from the last ``history`` states, unrolled over several steps; or a map."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sciml.surrogate import Surrogate
-from sciml.training.data import Batch
+from sciml.training.data import Batch, Pairs
 from sciml.training.losses import Loss
 
 
@@ -62,6 +63,45 @@ class UnrolledLoss(nn.Module):
         amplitude = self.noise * amplitude * self.surrogate.normaliser.increment_std.reshape(column)
         # Drawn on the CPU: the same noise on every device.
         return window + amplitude * torch.randn(window.shape, generator=generator).to(window.device)
+
+
+class MapLoss(nn.Module):
+    """Loss of a map from the fields of the first frame to those of the last.
+
+    Args:
+        surrogate: the model; if it reads points, new ones are drawn for every case of every batch, at cell centres.
+        loss: from ``sciml.training.losses``.
+    """
+
+    def __init__(self, surrogate: Surrogate, loss: Loss) -> None:
+        super().__init__()
+        self.surrogate = surrogate
+        self.loss = loss
+
+    def forward(self, batch: Pairs, generator: torch.Generator) -> Tensor:
+        """The loss of a batch; ``generator`` draws the points."""
+        surrogate = self.surrogate
+        groups = [field.components for field in surrogate.fields.values()]
+        state, points = observed(surrogate, batch.input, generator)
+        prediction, scale = surrogate.predict(state, batch.parameters, batch.interval, points)
+        weight = _common_units(scale, groups)
+        return self.loss(prediction * weight, batch.target / scale * weight, groups)
+
+
+def observed(surrogate: Surrogate, fields: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """What a map reads of ``fields (B, C, *grid)``: ``(B, 1, C, *grid)``, or values ``(B, 1, C, N)`` at random cell
+    centres and these as fractions of the box ``(B, N, dim)``.
+    """
+    if surrogate.points is None:
+        return fields.unsqueeze(1), None
+    batch, grid = fields.shape[0], fields.shape[2:]
+    # Drawn on the CPU: the same points on every device.
+    order = torch.rand(batch, math.prod(grid), generator=generator).argsort(1)[:, : surrogate.points]
+    cells = order.to(fields.device)
+    values = fields.flatten(2).gather(2, cells.unsqueeze(1).expand(-1, fields.shape[1], -1))
+    places = torch.unravel_index(cells, grid)
+    points = torch.stack([(place + 0.5) / n for place, n in zip(places, grid, strict=True)], -1)
+    return values.unsqueeze(1), points
 
 
 def _common_units(scale: Tensor, groups: Sequence[int]) -> Tensor:

@@ -21,6 +21,7 @@ class Halving:
         self.problem = get_problem("cavity") if problem == "cavity" else type("P", (), {"name": problem})()
         self.fields = {field.name: field for field in get_problem("cavity").fields if field.name == "velocity"}
         self.history, self.interval = history, interval
+        self.kind, self.inputs = "step", self.fields
 
     def rollout(self, state, parameters, steps, interval):
         assert state.ndim == (5 if self.history > 1 else 4) and interval.shape == (len(state), steps)

@@ -1,22 +1,20 @@
 """The rollout to steady flow is drawn where the surrogate was trained, and nowhere else."""
 
 import pytest
-from tiny import tiny_config
+from tiny import tiny_config, tiny_run_config
 
 from sciml.plotting.steady import steady_profiles
 from sciml.problems import get_problem
 from sciml.progress import Progress
-from sciml.training import make_config
-from sciml.training.data import prepare, trajectories
+from sciml.training.data import prepare
 from sciml.training.run import build_operator, build_surrogate
 
 
 @pytest.fixture(scope="module")
 def surrogate(cavity_file):
-    config, problem = make_config(tiny_config(cavity_file)), get_problem("cavity")
+    config, problem = tiny_run_config(tiny_config(cavity_file)), get_problem("cavity")
     split = prepare(config.data, problem, "cpu", Progress())
-    cases = trajectories(split.train, ["velocity"])
-    return build_surrogate(config, problem, build_operator(config, problem), split.train, cases).eval()
+    return build_surrogate(config, problem, build_operator(config, problem), split.train).eval()
 
 
 def test_only_reynolds_numbers_of_the_training_range(surrogate, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import tiny_config
+from tiny import tiny_config, tiny_run_config
 
 from sciml.errors import DataError
 from sciml.problems import get_problem
@@ -16,17 +16,17 @@ from sciml.training.run import build_operator, build_surrogate, evaluate_run, tr
 
 @pytest.fixture(scope="module")
 def setting(cavity_file):
-    config = make_config(tiny_config(cavity_file))
+    config = tiny_run_config(tiny_config(cavity_file))
     problem = get_problem("cavity")
     split = prepare(config.data, problem, "cpu", Progress())
     known = trajectories(split.train, ["velocity"])
-    surrogate = build_surrogate(config, problem, build_operator(config, problem), split.train, known).eval()
+    surrogate = build_surrogate(config, problem, build_operator(config, problem), split.train).eval()
     (part,) = split.test
     return surrogate, known, trajectories(part, ["velocity"])
 
 
 def test_parts_are_disjoint_and_aligned_with_their_labels(cavity_file):
-    config = make_config(tiny_config(cavity_file))
+    config = tiny_run_config(tiny_config(cavity_file))
     split = prepare(config.data, get_problem("cavity"), "cpu", Progress())
     parts = [split.train, split.validation, *split.test]
     assert sorted(case for part in parts for case in part.cases) == list(range(20))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_config
+from tiny import tiny_config, tiny_run_config
 
 from sciml.datasets import DatasetInfo, DatasetWriter, FieldInfo
 from sciml.errors import CheckpointError, ConfigError, DataError, SolverError
@@ -68,11 +68,11 @@ def test_relative_l2_weighs_fields_equally():
 
 @pytest.fixture
 def setting(cavity_file):
-    config = make_config(tiny_config(cavity_file))
+    config = tiny_run_config(tiny_config(cavity_file))
     problem = get_problem("cavity")
     split = prepare(config.data, problem, "cpu", Progress())
     operator = build_operator(config, problem)
-    surrogate = build_surrogate(config, problem, operator, split.train, trajectories(split.train, ["velocity"]))
+    surrogate = build_surrogate(config, problem, operator, split.train)
     with torch.no_grad():
         for parameter in surrogate.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=step_generator(0, 0)))
