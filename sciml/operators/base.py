@@ -46,8 +46,8 @@ class Operator(nn.Module):
     config: dict[str, Any]
 
     @classmethod
-    def options_for(cls, dim: int) -> dict[str, Any]:
-        """Constructor arguments that make it an operator on ``dim`` grid axes."""
+    def options_for(cls, dim: int, periodic: bool) -> dict[str, Any]:
+        """Constructor arguments that make it an operator on ``dim`` grid axes, all of them periodic or not."""
         return {"dim": dim}
 
     def __init__(

@@ -40,7 +40,7 @@ class DeepONet(Operator):
     name = "deeponet"
 
     @classmethod
-    def options_for(cls, dim: int) -> dict[str, Any]:
+    def options_for(cls, dim: int, periodic: bool) -> dict[str, Any]:
         """Sensors for each axis."""
         return {"n_sensors": [{1: 64, 2: 16, 3: 8}[dim]] * dim}
 

@@ -51,9 +51,10 @@ class FNO(Operator):
     name = "fno"
 
     @classmethod
-    def options_for(cls, dim: int) -> dict[str, Any]:
-        """Modes for each axis."""
-        return {"n_modes": [{1: 32, 2: 23, 3: 11}[dim]] * dim}
+    def options_for(cls, dim: int, periodic: bool) -> dict[str, Any]:
+        """Modes for each axis; a periodic box needs no padding."""
+        modes = {"n_modes": [{1: 32, 2: 23, 3: 11}[dim]] * dim}
+        return modes | {"padding": 0.0} if periodic else modes
 
     def __init__(
         self,

@@ -2,15 +2,16 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sciml.errors import ConfigError
+from sciml.errors import ConfigError, DataError
 from sciml.operators.base import Operator, check_positive
 from sciml.operators.layers.condition import Condition
-from sciml.operators.layers.convolution import CONV, CONV_TRANSPOSE
+from sciml.operators.layers.convolution import CONV, CONV_TRANSPOSE, same_convolution
 from sciml.operators.layers.coordinates import cell_coordinates
 from sciml.operators.layers.patches import crop, from_patches, pad_to_multiple, to_patches
 
@@ -31,6 +32,8 @@ class UNet(Operator):
         hidden_channels: width of each level, finest first; a number w stands for (w, 4w/3, 2w, 8w/3).
         n_layers: residual blocks per level and side.
         embedding_channels: width of the embedding of parameters and time.
+        periodic: whether the box is periodic: convolutions then go around it. The grid must be a multiple of
+            ``patch_size * 2^(levels - 1)`` along each axis.
 
     Shapes: ``x (B, in_channels, *grid)``, ``parameters (B, n_parameters)``, ``time (B,)`` to
     ``(B, out_channels, *grid)``.
@@ -41,6 +44,11 @@ class UNet(Operator):
     """
 
     name = "unet"
+
+    @classmethod
+    def options_for(cls, dim: int, periodic: bool) -> dict[str, Any]:
+        """Its own arguments of these names."""
+        return {"dim": dim, "periodic": periodic}
 
     def __init__(
         self,
@@ -55,6 +63,7 @@ class UNet(Operator):
         patch_size: int = 2,
         embedding_channels: int = 64,
         coordinates: bool = True,
+        periodic: bool = False,
     ) -> None:
         super().__init__(
             in_channels, out_channels, dim=dim, n_parameters=n_parameters, time_conditioning=time_conditioning
@@ -68,6 +77,7 @@ class UNet(Operator):
         check_positive("unet", **{f"hidden_channels[{i}]": width for i, width in enumerate(widths)})
         self.patch_size = patch_size
         self.coordinates = coordinates
+        self.periodic = periodic
         self.multiple = patch_size * 2 ** (len(widths) - 1)
 
         self.condition = Condition(n_parameters, time_conditioning)
@@ -83,19 +93,24 @@ class UNet(Operator):
         conv, conv_transpose, patch = CONV[dim], CONV_TRANSPOSE[dim], patch_size**dim
 
         def blocks(channels: int) -> nn.ModuleList:
-            return nn.ModuleList(ResidualBlock(channels, features, dim) for _ in range(n_layers))
+            return nn.ModuleList(ResidualBlock(channels, features, dim, periodic) for _ in range(n_layers))
 
         pairs = list(itertools.pairwise(widths))
-        self.stem = conv(in_channels * patch + dim * coordinates, widths[0], 3, padding=1)
+        self.stem = same_convolution(dim, in_channels * patch + dim * coordinates, widths[0], periodic)
         self.down_blocks = nn.ModuleList(blocks(width) for width in widths)
         self.down = nn.ModuleList(conv(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.up = nn.ModuleList(conv_transpose(coarse, fine, 2, stride=2) for fine, coarse in pairs)
         self.up_blocks = nn.ModuleList(blocks(width) for width in widths[:-1])
-        self.head = conv(widths[0], out_channels * patch, 3, padding=1)
+        self.head = same_convolution(dim, widths[0], out_channels * patch, periodic)
 
     def forward(self, x: Tensor, *, time: Tensor | None = None, parameters: Tensor | None = None) -> Tensor:
         self.check_input(x, parameters, time)
         grid = x.shape[2:]
+        if self.periodic and any(n % self.multiple for n in grid):
+            raise DataError(
+                f"unet: the grid {tuple(grid)} is not a multiple of {self.multiple} along each axis, which a periodic "
+                "network with these levels and patches needs"
+            )
         condition = self.condition(x, parameters, time)
         embedding = None if self.embedding is None else self.embedding(condition)
 
@@ -127,13 +142,13 @@ class ResidualBlock(nn.Module):
     The norm is over all channels and cells of a sample (one group), which keeps the ratio of channels.
     """
 
-    def __init__(self, channels: int, embedding_features: int, dim: int) -> None:
+    def __init__(self, channels: int, embedding_features: int, dim: int, periodic: bool) -> None:
         super().__init__()
         # With an embedding its linear layer supplies scale and shift; a second set in the norm would be idle.
         self.norm = nn.GroupNorm(1, channels, affine=not embedding_features)
         self.film = nn.Linear(embedding_features, 2 * channels) if embedding_features else None
-        self.conv1 = CONV[dim](channels, channels, 3, padding=1)
-        self.conv2 = CONV[dim](channels, channels, 3, padding=1)
+        self.conv1 = same_convolution(dim, channels, channels, periodic)
+        self.conv2 = same_convolution(dim, channels, channels, periodic)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
         if self.film is not None:

@@ -215,7 +215,8 @@ def build_operator(config: TrainConfig, problem: Problem) -> Operator:
     channels = sum(known[name].components for name in config.data.fields)
     options = {key: value for key, value in config.operator.model_dump().items() if key != "name"}
     if config.operator.name in OPERATORS:
-        options = {**OPERATORS[config.operator.name].options_for(problem.dim), **options}
+        periodic = set(problem.boundaries(config.data.subset).values()) == {"periodic"}
+        options = {**OPERATORS[config.operator.name].options_for(problem.dim, periodic), **options}
     # The initial weights are the one draw that layers make from the global generator: seed it, and leave it as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -69,7 +69,7 @@ class MapLoss(nn.Module):
     """Loss of a map from the fields of the first frame to those of the last.
 
     Args:
-        surrogate: the model; if it reads points, new ones are drawn for every case of every batch, at cell centres.
+        surrogate: the model; if it reads points, new ones are drawn for every batch, at cell centres.
         loss: from ``sciml.training.losses``.
     """
 
@@ -82,23 +82,28 @@ class MapLoss(nn.Module):
         """The loss of a batch; ``generator`` draws the points."""
         surrogate = self.surrogate
         groups = [field.components for field in surrogate.fields.values()]
-        state, points = observed(surrogate, batch.input, generator)
+        # One set of points for the batch: their nearest cells are then found once.
+        state, points = observed(surrogate, batch.input, generator, shared=True)
         prediction, scale = surrogate.predict(state, batch.parameters, batch.interval, points)
         weight = _common_units(scale, groups)
         return self.loss(prediction * weight, batch.target / scale * weight, groups)
 
 
-def observed(surrogate: Surrogate, fields: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+def observed(
+    surrogate: Surrogate, fields: Tensor, generator: torch.Generator, shared: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """What a map reads of ``fields (B, C, *grid)``: ``(B, 1, C, *grid)``, or values ``(B, 1, C, N)`` at random cell
-    centres and these as fractions of the box ``(B, N, dim)``.
+    centres and these as fractions of the box ``(B, N, dim)``, or ``(1, N, dim)`` where the cases share them.
     """
     if surrogate.points is None:
         return fields.unsqueeze(1), None
-    batch, grid = fields.shape[0], fields.shape[2:]
+    grid = fields.shape[2:]
+    sets = 1 if shared else fields.shape[0]
     # Drawn on the CPU: the same points on every device.
-    order = torch.rand(batch, math.prod(grid), generator=generator).argsort(1)[:, : surrogate.points]
+    order = torch.rand(sets, math.prod(grid), generator=generator).argsort(1)[:, : surrogate.points]
     cells = order.to(fields.device)
-    values = fields.flatten(2).gather(2, cells.unsqueeze(1).expand(-1, fields.shape[1], -1))
+    index = cells.unsqueeze(1).expand(fields.shape[0], fields.shape[1], -1)
+    values = fields.flatten(2).gather(2, index)
     places = torch.unravel_index(cells, grid)
     points = torch.stack([(place + 0.5) / n for place, n in zip(places, grid, strict=True)], -1)
     return values.unsqueeze(1), points

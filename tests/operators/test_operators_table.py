@@ -284,3 +284,32 @@ def test_a_subclass_of_a_users_own_saves_and_loads(tmp_path):
     operator.save_pretrained(tmp_path)
     x, _ = inputs()
     assert torch.equal(Scaled.from_pretrained(tmp_path)(x), operator(x))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("name", ["unet", "fno"])
+def test_a_periodic_operator_commutes_with_shifts(name, dim):
+    """Without coordinates, a shift by whole coarsest cells of the input shifts the output."""
+    options = OPERATORS[name].options_for(dim, periodic=True)
+    options |= {"hidden_channels": (4, 6) if name == "unet" else 6, "coordinates": False}
+    torch.manual_seed(0)
+    operator = perturb(create_operator(name, in_channels=2, out_channels=3, **options)).double()
+    x = torch.randn(2, 2, *(16,) * dim, dtype=torch.float64)
+    for axis in range(2, 2 + dim):
+        torch.testing.assert_close(operator(x.roll(8, axis)), operator(x).roll(8, axis))
+    walled = perturb(create_operator("unet", in_channels=2, out_channels=3, dim=dim, hidden_channels=(4, 6))).double()
+    assert not torch.allclose(walled(x.roll(8, 2)), walled(x).roll(8, 2), rtol=1e-3)
+
+
+def test_a_periodic_unet_refuses_a_grid_that_it_would_have_to_pad():
+    operator = create_operator("unet", in_channels=1, out_channels=1, hidden_channels=(4, 6), periodic=True)
+    with pytest.raises(DataError, match=r"grid \(12, 10\) is not a multiple of 4"):
+        operator(torch.zeros(1, 1, 12, 10))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_options_for_a_dimension_build_an_operator_of_it(name, dim):
+    for periodic in (False, True):
+        operator = create_operator(name, in_channels=1, out_channels=1, **OPERATORS[name].options_for(dim, periodic))
+        assert operator.dim == dim

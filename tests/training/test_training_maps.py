@@ -142,7 +142,8 @@ def test_loss_is_that_of_the_surrogates_own_prediction(pieces):
     surrogate, split = pieces
     batch = MapCases(split.train, ["velocity"], ["velocity"]).batch([0, 3])
     loss = MapLoss(surrogate, relative_l2)(batch, torch.Generator().manual_seed(5))
-    state, points = observed(surrogate, batch.input, torch.Generator().manual_seed(5))
+    state, points = observed(surrogate, batch.input, torch.Generator().manual_seed(5), shared=True)
+    assert points.shape == (1, 40, 2)
     made = surrogate(state, batch.parameters, batch.interval, points)
     scale = surrogate.field_scales(batch.parameters)[:, :1, None, None]  # components in the unit of the first
     expected = relative_l2(made / scale, batch.target / scale, [2])

@@ -18,7 +18,7 @@ def nearest_values(
 
     Args:
         values: ``(B, C, N)``.
-        points: ``(B, N, dim)``, as fractions of the box.
+        points: ``(B, N, dim)``, or ``(1, N, dim)`` for all cases, as fractions of the box.
         grid: cells along each axis.
         periodic: for each axis whether the distance goes around the box.
 
@@ -34,6 +34,7 @@ def nearest_values(
             apart = torch.minimum(apart, 1 - apart)
         squares = squares + apart.square()
     nearest, index = squares.min(-1)
-    found = values.gather(2, index.unsqueeze(1).expand(-1, values.shape[1], -1))
+    found = values.gather(2, index.unsqueeze(1).expand(values.shape[0], values.shape[1], -1))
     distance = nearest.sqrt().unsqueeze(1) * points.shape[1] ** (1 / len(grid))
+    distance = distance.expand(values.shape[0], -1, -1)
     return found.unflatten(2, tuple(grid)), distance.unflatten(2, tuple(grid))
