@@ -18,9 +18,10 @@ EXAMPLES = """Examples:
   sciml generate --problem cavity --subset geo --cases 24 --out data/geo.h5
   sciml train --problem cavity --data data/*.h5
 
-The second of four jobs that make one set together:
+The second of four jobs that make one set together, and what joins them:
 
   sciml generate --problem cavity --cases 1000 --out part2.h5 --shard 2/4
+  sciml merge all.h5 part*.h5
 
 Stopped? The same command again goes on with the cases that are missing."""
 
@@ -38,17 +39,29 @@ def generate(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The HDF5 file to write.")],
     subset: Annotated[
         str,
-        typer.Option(help="bc, prop, geo, or all (a mixture).", autocompletion=options.complete_subset),
+        typer.Option(
+            help="Which cases: see 'sciml problems NAME'; all is a mixture.", autocompletion=options.complete_subset
+        ),
     ] = "all",
+    dim: Annotated[
+        int | None, typer.Option(min=1, max=3, help="Space dimensions; default: the problem's first.")
+    ] = None,
     cases: Annotated[int, typer.Option(min=1, help="Number of cases, over all shards.")] = 100,
-    resolution: Annotated[int, typer.Option(min=8, help="Cells along each side.")] = 64,
-    frames: Annotated[int, typer.Option(min=2, help="Frames of each case, the initial state included.")] = 21,
+    resolution: Annotated[
+        int | None, typer.Option(min=8, help="Cells along a side; default: the problem's.", show_default=False)
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Frames of each case, the initial state included; default: the problem's.", show_default=False
+        ),
+    ] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Make only the I-th of N files (I from 1 to N).")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that solve; default: one a core.", show_default=False)
+        int | None, typer.Option(min=1, help="Most processes that solve; default: one a core.", show_default=False)
     ] = None,
     device: Annotated[options.Device, typer.Option(help="Where to solve.")] = options.Device.cpu,
     json: options.Json = False,
@@ -56,7 +69,7 @@ def generate(
     """Solve cases with the reference solver and write a data file."""
     part = parse_shard(shard)
     from sciml.problems import get_problem
-    from sciml.problems.generate import generate as run
+    from sciml.problems.generate import generate_timed
 
     chosen = device.value
     if chosen == "auto":
@@ -64,8 +77,8 @@ def generate(
 
         chosen = "cuda" if torch.cuda.is_available() else "cpu"
     with RichProgress() as progress:
-        written = run(
-            get_problem(problem),
+        made = generate_timed(
+            get_problem(problem, dim),
             out,
             subset=subset,
             cases=cases,
@@ -77,10 +90,24 @@ def generate(
             device=chosen,
             progress=progress,
         )
-        size = written.stat().st_size
-        progress.message(f"wrote {written} ({size / 1e6:.1f} MB); look at it with: sciml info {written}")
+        size = made.path.stat().st_size
+        processes = "1 process" if made.processes == 1 else f"{made.processes} processes"
+        progress.message(
+            f"wrote {made.path} ({size / 1e6:.1f} MB): {made.solved} cases in {made.seconds:.3g} s, "
+            f"{made.seconds_per_case:.2g} s per case on {processes}; look at it with: sciml info {made.path}"
+        )
     if json:
-        print_json({"file": str(written), "bytes": size})
+        print_json(
+            {
+                "file": str(made.path),
+                "bytes": size,
+                "cases": made.cases,
+                "solved": made.solved,
+                "seconds": made.seconds,
+                "seconds_per_case": made.seconds_per_case,
+                "workers": made.processes,
+            }
+        )
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -112,10 +112,12 @@ def _data(path: Path) -> dict[str, Any]:
     declared = file.info
     counts = {subset: list(file.subsets).count(subset) for subset in sorted(set(file.subsets))}
     last = file.times[:, -1]
+    parts = {str(p.path): f"{p.n_cases} cases, {p.path.stat().st_size / 1e6:.1f} MB" for p in file.parts}
     return {
         "kind": "data",
         "path": str(path),
         "megabytes": round(path.stat().st_size / 1e6, 1),
+        **({"storage": "virtual: the cases lie in the parts, which it needs where they are"} if file.parts else {}),
         "problem": declared.problem,
         "cases": file.n_cases,
         "frames": file.n_frames,
@@ -128,6 +130,7 @@ def _data(path: Path) -> dict[str, Any]:
         "fields": {f.name: f"{f.components} components, {f.unit}" for f in declared.fields}
         | {f.name: f"faces normal to {f.axis}, {f.unit}" for f in declared.face_fields},
         "parameters": {name: _range(file.parameters[name], unit) for name, unit in declared.parameters.items()},
+        **({"parts": parts} if parts else {}),
     }
 
 

@@ -7,9 +7,18 @@ from typing import Annotated
 import typer
 
 # Written out, because the registries import torch and a TAB must answer at once; a test compares them.
-PROBLEMS = ("cavity",)
+PROBLEMS = {
+    "burgers": ("fno", "pdebench", "dgno", "viscosity", "amplitude"),
+    "cavity": ("bc", "prop", "geo"),
+    "darcy": ("fno", "smooth", "dgno_piecewise"),
+    "diffusion_sorption": ("pdebench", "soil"),
+    "gray_scott": ("gliders", "bubbles", "maze", "worms", "spirals", "spots"),
+    "periodic_flow": ("random", "taylor_green"),
+    "tube": ("bc", "prop", "geo"),
+    "vorticity": ("decaying", "kolmogorov", "fno", "hcmoe"),
+}
+"""Name -> subsets."""
 OPERATORS = ("deeponet", "fno", "unet")
-SUBSETS = ("all", "bc", "geo", "prop")
 DATA_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 
@@ -38,9 +47,11 @@ def complete_operator(incomplete: str) -> list[str]:
     return [name for name in OPERATORS if name.startswith(incomplete)]
 
 
-def complete_subset(incomplete: str) -> list[str]:
-    """Names of subsets for the shell."""
-    return [name for name in SUBSETS if name.startswith(incomplete)]
+def complete_subset(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of subsets for the shell: those of the problem, where the line names one already."""
+    problem = ctx.params.get("problem")
+    known = PROBLEMS[problem] if problem in PROBLEMS else {name for names in PROBLEMS.values() for name in names}
+    return [name for name in sorted({"all", *known}) if name.startswith(incomplete)]
 
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout; the rest goes to stderr.")]

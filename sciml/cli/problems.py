@@ -1,54 +1,108 @@
 """``sciml problems``: what can be generated, trained and solved."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sciml.cli import options
-from sciml.cli.console import console, make_table, print_json
+from sciml.cli.console import console, make_table, print_json, print_pairs
+from sciml.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sciml.problems import Parameter, Problem
 
 NEEDS_ARGUMENTS = False
 EXAMPLES = """Examples:
 
   sciml problems
+  sciml problems cavity
+  sciml problems periodic_flow --dim 2
   sciml problems cavity --json"""
 
 
 def problems(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Only this one.", autocompletion=options.complete_problem),
+        typer.Argument(metavar="NAME", help="All about this one.", autocompletion=options.complete_problem),
     ] = None,
+    dim: Annotated[int | None, typer.Option(min=1, max=3, help="In so many dimensions; default: its first.")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the problems with their fields, parameters and subsets."""
+    """List the problems, or the fields, parameters and subsets of one."""
     from sciml.problems import PROBLEMS, get_problem
 
-    chosen = [get_problem(each) for each in ([name] if name else sorted(PROBLEMS))]
+    if dim is not None and name is None:
+        raise ConfigError("--dim goes with the NAME of a problem")
+    chosen = [get_problem(each, dim) for each in ([name] if name else sorted(PROBLEMS))]
     if json:
-        content = [
-            {
-                "name": problem.name,
-                "title": problem.title,
-                "dim": problem.dim,
-                "fields": {f.name: {"components": f.components, "unit": f.unit} for f in problem.fields},
-                "parameters": {p.name: {"unit": p.unit, "meaning": p.meaning} for p in problem.parameters},
-                "subsets": list(problem.subsets),
-                "hard_subsets": list(problem.hard_subsets),
-            }
-            for problem in chosen
-        ]
+        content = [_description(problem) for problem in chosen]
         print_json(content[0] if name else content)
-        return
-    out = console()
-    for problem in chosen:
-        out.print(f"{problem.name}: {problem.title}, {problem.dim}D")
-        out.print(f"  fields   {', '.join(f'{f.name} ({f.components}, {f.unit})' for f in problem.fields)}")
-        out.print(
-            f"  subsets  {', '.join(('all', *problem.subsets))}; held out for --split extrapolate: "
-            f"{', '.join(problem.hard_subsets) or 'none'}",
-            soft_wrap=True,
-        )
-        rows = [[p.name, p.unit, p.meaning] for p in problem.parameters]
-        out.print(make_table(("parameter", "unit", "meaning"), rows, numbers_from=3))
-    out.print(f"try: sciml train --problem {chosen[0].name}")
+    elif name:
+        _details(chosen[0])
+    else:
+        rows = [[p.name, _dims(p), p.title, ", ".join(options.PROBLEMS.get(p.name, p.subsets))] for p in chosen]
+        console().print(make_table(("problem", "dims", "title", "subsets"), rows, numbers_from=4))
+        print("all about one: sciml problems NAME")
+
+
+def _description(problem: "Problem") -> dict[str, Any]:
+    return {
+        "name": problem.name,
+        "title": problem.title,
+        "dim": problem.dim,
+        "dims": list(problem.dims),
+        "static": problem.static,
+        "resolution": problem.resolution,
+        "frames": 1 if problem.static else problem.frames,
+        "frame_interval": None if problem.static else problem.frame_interval,
+        "fields": {f.name: {"components": f.components, "unit": f.unit} for f in problem.fields},
+        "given": list(problem.given),
+        "learned": list(problem.learned),
+        "parameters": {
+            p.name: {
+                "unit": p.unit,
+                "meaning": p.meaning,
+                "allowed": p.expected,
+                "default": p.default,
+                "draw": p.draw,
+            }
+            for p in problem.parameters
+        },
+        "subsets": list(problem.subsets),
+        "hard_subsets": list(problem.hard_subsets),
+        "conditions": list(problem.condition_names),
+        "solver": problem.solver,
+    }
+
+
+def _details(problem: "Problem") -> None:
+    frames = "one frame, no time" if problem.static else f"{problem.frames}, {problem.frame_interval:g} s apart"
+    fields = ", ".join(f"{f.name} ({f.components}, {f.unit})" for f in problem.fields)
+    print(f"{problem.name}: {problem.title}, {problem.dim}D")
+    print_pairs(
+        {
+            **({"dims": f"{_dims(problem)} (--dim)"} if len(problem.dims) > 1 else {}),
+            "fields": fields,
+            "learned": ", ".join(problem.learned) + (f" from {', '.join(problem.given)}" if problem.given else ""),
+            "resolution": f"{problem.resolution} (default)",
+            "frames": frames if problem.static else f"{frames} (default)",
+            "subsets": ", ".join(("all", *problem.subsets)),
+            "held out": f"{', '.join(problem.hard_subsets)} (--split extrapolate)" if problem.hard_subsets else "none",
+            "solver": problem.solver or "-",
+        },
+        indent="  ",
+    )
+    print("parameters")
+    print_pairs({p.name: f"{p.meaning}, {p.unit}; {_values(p)}" for p in problem.parameters}, indent="  ")
+    print(f"try: sciml train --problem {problem.name}")
+
+
+def _values(parameter: "Parameter") -> str:
+    if parameter.draw:
+        return f"draw ({parameter.expected}), not needed where the field itself is given"
+    default = "must be given" if parameter.default is None else f"default {parameter.default:g}"
+    return f"{parameter.expected}, {default}"
+
+
+def _dims(problem: "Problem") -> str:
+    return ", ".join(f"{dim}D" for dim in problem.dims)

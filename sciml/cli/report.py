@@ -33,7 +33,7 @@ CONTENDERS = (
 
 def results_table(operator: str, test: Mapping[str, Any]) -> "Table":
     """A rich table of a ``test`` entry: one row for each contender over all cases, then for each subset."""
-    is_map = "relative_l2_worst" in test
+    is_map = judged_as_map(test)
     columns = MAP_COLUMNS if is_map else STEP_COLUMNS
     rows = list(_rows(operator, "all", test, columns))
     for subset, values in (test.get("per_subset") or {}).items():
@@ -44,6 +44,11 @@ def results_table(operator: str, test: Mapping[str, Any]) -> "Table":
     headings = ["cases", "method", *(heading for heading, _ in columns)]
     shown = [[row[n] for n in used] for row in rows]
     return make_table([headings[n] for n in used], shown, title, numbers_from=2)
+
+
+def judged_as_map(test: Mapping[str, Any]) -> bool:
+    """Whether a ``test`` entry is that of a map: maps have no rollouts."""
+    return "relative_l2_worst" in test
 
 
 def _rows(
@@ -81,9 +86,10 @@ def timing(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
 
 
-def next_steps(directory: Path) -> str:
+def next_steps(directory: Path, is_map: bool) -> str:
     """What to do with a finished run, to copy and paste."""
+    calls = "surrogate.solve" if is_map else "surrogate.step, .rollout"
     return f"""Next:
-  python -c "import sciml; print(sciml.load('{directory}'))"      your own code: surrogate.step, .rollout
+  python -c "import sciml; print(sciml.load('{directory}'))"      your own code: {calls}
   sciml plot {directory}
   sciml predict {directory} --input cases.h5 --out predicted.h5"""

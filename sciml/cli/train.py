@@ -8,7 +8,7 @@ import typer
 from sciml.cli import options
 from sciml.cli.console import console, is_main_process, print_json, say
 from sciml.cli.progress import RichProgress
-from sciml.cli.report import next_steps, results_table, timing
+from sciml.cli.report import judged_as_map, next_steps, results_table, timing
 from sciml.errors import ConfigError, SciMLError, did_you_mean
 
 NEEDS_ARGUMENTS = True
@@ -113,7 +113,11 @@ def train(
     lines = [f"run        {directory}", f"surrogate  {directory / 'surrogate'}"]
     if drawn:
         lines.append(f"pictures   {directory / 'figures'}")
-    lines += [f"time       {timing(summary.get('seconds', {}))}", "", next_steps(directory)]
+    lines += [
+        f"time       {timing(summary.get('seconds', {}))}",
+        "",
+        next_steps(directory, judged_as_map(summary.get("test", {}))),
+    ]
     if json:
         say("\n".join(lines))
         print_json({"directory": str(directory), **summary, "figures": [str(path) for path in drawn]})

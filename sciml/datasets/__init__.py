@@ -4,6 +4,7 @@ from sciml.datasets.checks import check_finite
 from sciml.datasets.collection import Collection
 from sciml.datasets.export import export_well
 from sciml.datasets.info import BOUNDARY_KINDS, DatasetInfo, FaceFieldInfo, FieldInfo
+from sciml.datasets.merge import merge_files
 from sciml.datasets.reader import DatasetFile
 from sciml.datasets.splits import split_cases
 from sciml.datasets.statistics import FieldStatistics, field_statistics
@@ -24,5 +25,6 @@ __all__ = [
     "export_well",
     "field_statistics",
     "keep_batch",
+    "merge_files",
     "split_cases",
 ]

@@ -33,7 +33,7 @@ class Collection:
             raise DataError("a data set needs at least one file, got none")
         self.info: DatasetInfo = self.files[0].info
         for other in self.files[1:]:
-            _require_agreement(self.files[0], other)
+            require_agreement(self.files[0], other)
         self.subsets = [label for f in self.files for label in f.subsets]
         self._starts = np.cumsum([0, *(f.n_cases for f in self.files)])
         self.n_cases = int(self._starts[-1])
@@ -102,8 +102,9 @@ class Collection:
         return self.locate(cases)
 
 
-def _require_agreement(first: DatasetFile, other: DatasetFile) -> None:
-    for key in AGREE:
+def require_agreement(first: DatasetFile, other: DatasetFile, keys: Sequence[str] = AGREE) -> None:
+    """Raises `DataError` that names both files where they differ in one of the ``keys`` of their infos."""
+    for key in keys:
         here, there = getattr(first.info, key), getattr(other.info, key)
         if here != there:
             if _names(here) != _names(there):

@@ -9,6 +9,8 @@ import numpy as np
 import yaml
 
 from sciml.datasets.collection import Collection
+from sciml.datasets.merge import merge_files
+from sciml.datasets.reader import DatasetFile
 from sciml.datasets.statistics import field_statistics
 from sciml.errors import DataError, did_you_mean
 
@@ -23,9 +25,9 @@ def export_well(
     well_split_name=...)``.
 
     ``files``: split ("train", "valid", "test") -> files, which are hard-linked (copied where that is
-    impossible, or with ``copy``). Writes ``stats.yaml`` from the train split: mean, std, rms and the same of
-    one-step increments. Returns the directory. Raises `DataError` for unknown splits, no train files, or two
-    files of one name.
+    impossible, or with ``copy``); a merged file is merged again (with ``copy`` into a file that needs no other).
+    Writes ``stats.yaml`` from the train split: mean, std, rms and the same of one-step increments. Returns the
+    directory. Raises `DataError` for unknown splits, no train files, or two files of one name.
     """
     directory = Path(directory)
     for split in files:
@@ -41,6 +43,9 @@ def export_well(
             new = target / f"{path.stem}.hdf5"
             if new.exists():
                 raise DataError(f"{new} exists already; export to an empty directory, from files of distinct names")
+            if parts := DatasetFile(path).parts:  # its relative paths lead nowhere from a new place
+                merge_files(new, parts, copy=copy)
+                continue
             try:
                 shutil.copy2(path, new) if copy else os.link(path, new)
             except OSError:  # another file system

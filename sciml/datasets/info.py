@@ -11,7 +11,8 @@ from sciml.version import __version__
 
 SCHEMA = "sciml/1"
 AXES = ("x", "y", "z")
-BOUNDARY_KINDS = ("wall", "moving_wall", "inlet", "outlet", "periodic")
+BOUNDARY_KINDS = ("wall", "moving_wall", "inlet", "outlet", "value", "flux", "periodic")
+"""Sides of a flow, then those of a scalar: its prescribed value or its prescribed normal flux; then periodic."""
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ structures:
 
 ``/sciml`` has the attributes ``schema`` and ``fingerprint`` and the dataset ``info`` (JSON). The rest of the
 tree, which shows the same bytes the way The Well wants them, is `sciml.datasets.well`. No structure depends
-on the data, so that all of them are written before the first case.
+on the data, so that all of them are written before the first case. In a merged file the state and the faces are
+virtual, and ``/sciml/parts`` says over what (`sciml.datasets.parts`).
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -110,10 +112,11 @@ def create(
     subsets: Sequence[str],
     mark: str,
     materialize: bool,
+    views: Mapping[str, h5py.VirtualLayout] = MappingProxyType({}),
 ) -> None:
     """Every group and dataset of ``/sciml`` in a new file, with room for all cases but no data.
 
-    ``mark`` is the `fingerprint`.
+    ``mark`` is the `fingerprint`; ``views``: path -> what stands there instead of room, in other files.
     """
     group = file.create_group("sciml")
     group.attrs["schema"] = info.schema
@@ -125,6 +128,9 @@ def create(
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # contiguous datasets otherwise have no offset until written
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     for path, (shape, dtype) in shapes(info, n_cases, materialize).items():
+        if path in views:
+            file.create_virtual_dataset(path, views[path])
+            continue
         parent, _, name = path.rpartition("/")
         space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(dtype))
         h5py.h5d.create(file.require_group(parent).id, name.encode(), kind, space, dcpl=properties)

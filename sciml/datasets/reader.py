@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sciml.datasets.info import SCHEMA, DatasetInfo
 from sciml.datasets.layout import PARTIAL, Slot, coordinate_path, face_path, slot
+from sciml.datasets.parts import JoinedArray, find_part, read_parts
 from sciml.errors import DataError
 
 Indices = Sequence[int] | np.ndarray | slice | None
@@ -23,9 +24,10 @@ class DatasetFile:
     - ``path``, ``info``, ``n_cases``, ``n_frames``
     - ``parameters``: name -> float64 (N,) or (N, T);  ``times``: float64 (N, T)
     - ``coordinates``: axis -> cell centres, float64 (N, n);  ``subsets``: list of N labels
+    - ``parts``: the files that a merged file refers to (`merge_files`), none of any other file
 
     Raises `DataError` for a file that is missing, unfinished, cut short, foreign, damaged or of a newer
-    schema.
+    schema, and for a merged file of which a part is, or has been replaced.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -33,11 +35,16 @@ class DatasetFile:
         self._slots: dict[str, Slot | None] = {}
         self._opened: dict[str, np.ndarray | h5py.Dataset] = {}
         self._pid = os.getpid()
+        self.parts: tuple[DatasetFile, ...] = ()
         with open_checked(self.path) as file:
             try:
                 self._read_description(file)
+                joined = read_parts(file)
             except KeyError as error:
                 raise DataError(f"{self.path} is damaged: {error}; make or download it again") from error
+        if joined is not None:
+            names, marks, self._places = joined
+            self.parts = tuple(self._open_part(name, mark) for name, mark in zip(names, marks, strict=True))
         size = self.path.stat().st_size
         for path, place in self._slots.items():
             if place is not None and place.end > size:
@@ -46,8 +53,21 @@ class DatasetFile:
                     "make or download it again"
                 )
 
+    def _open_part(self, name: str, mark: str) -> "DatasetFile":
+        remedy = "put the file back, or merge the files again where they are now"
+        try:
+            part = DatasetFile(find_part(name, self.path))
+        except DataError as error:
+            raise DataError(
+                f"{self.path} is merged from other files, of which {name} fails: {error}; {remedy}"
+            ) from None
+        if part.fingerprint != mark:
+            raise DataError(f"{self.path} is merged from other files, and {name} is no longer the one it was; {remedy}")
+        return part
+
     def _read_description(self, file: h5py.File) -> None:
         group = file["sciml"]
+        self.fingerprint = str(group.attrs.get("fingerprint", ""))
         self.info = info = DatasetInfo.from_json(group["info"].asstr()[()])
         self.subsets: list[str] = [str(s) for s in group["subset"].asstr()[()]]
         self.times: np.ndarray = group["time"][()]
@@ -67,13 +87,15 @@ class DatasetFile:
 
     @property
     def memory_mapped(self) -> bool:
-        """Whether the state is read through a memory map (False for chunked or compressed copies)."""
+        """Whether the state is read through memory maps (False for chunked or compressed copies)."""
+        if self.parts:
+            return all(part.memory_mapped for part in self.parts)
         return self._slots["/sciml/state"] is not None
 
     def array(self, path: str = "/sciml/state") -> Any:
         """The array behind an HDF5 path: a read-only numpy view of the mapped file, else an h5py dataset.
 
-        Opened on first use and again in every process.
+        That of a merged file is indexed by one case first. Opened on first use and again in every process.
         """
         if self._pid != os.getpid():  # an h5py handle must not be used across a fork
             self._opened, self._pid = {}, os.getpid()
@@ -81,7 +103,9 @@ class DatasetFile:
             if path not in self._slots:
                 raise DataError(f"{self.path} has no array {path!r}; known: {sorted(self._slots)}")
             place = self._slots[path]
-            if place is None:
+            if self.parts:
+                self._opened[path] = JoinedArray([part.array(path) for part in self.parts], self._places)
+            elif place is None:
                 self._opened[path] = open_checked(self.path)[path]
             else:
                 mapped = np.memmap(self.path, place.dtype, mode="r", offset=place.offset, shape=place.shape)

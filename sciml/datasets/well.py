@@ -16,6 +16,8 @@ WELL_KINDS = {
     "moving_wall": "WALL",
     "inlet": "OPEN",
     "outlet": "OPEN",
+    "value": "WALL",
+    "flux": "WALL",
     "periodic": "PERIODIC",
 }
 TEXT = h5py.string_dtype()

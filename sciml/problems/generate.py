@@ -1,27 +1,47 @@
-"""Generate a data file: sample cases, solve them in batches over worker processes, write them as they finish."""
+"""Generate a data file: sample cases, solve them in groups over worker processes, write them as they finish."""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 from sciml.datasets import DatasetWriter
-from sciml.errors import ConfigError
+from sciml.errors import ConfigError, SolverError
 from sciml.problems import get_problem
-from sciml.problems.base import Problem, Sample
+from sciml.problems.base import Problem
+from sciml.problems.workers import Group, solve_groups
 from sciml.progress import Progress
 
-GROUP = 12
-"""Cases solved together: large enough to use the cache well, small enough to keep two cores busy to the end."""
+
+@dataclass(frozen=True)
+class Generation:
+    """What was made: the file at ``path`` with ``cases``, of which ``solved`` now, in ``seconds`` (solving and
+    writing) on ``processes``.
+    """
+
+    path: Path
+    cases: int
+    solved: int
+    seconds: float
+    processes: int
+
+    @property
+    def seconds_per_case(self) -> float:
+        return self.seconds / max(1, self.solved)
 
 
-def generate(
+def generate(problem: Problem | str, out: Path | str, **options: Any) -> Path:
+    """Write a data file and return its path: ``generate_timed`` (its options) without the times."""
+    return generate_timed(problem, out, **options).path
+
+
+def generate_timed(
     problem: Problem | str,
     out: Path | str,
     *,
@@ -34,15 +54,16 @@ def generate(
     workers: int = 1,
     device: str = "cpu",
     progress: Progress | None = None,
-) -> Path:
-    """Write ``cases`` cases of a subset to the HDF5 file ``out`` and return its path.
+) -> Generation:
+    """Write ``cases`` cases of a subset to the HDF5 file ``out``.
 
-    ``shard=(i, n)`` makes the i-th of n files (1-based) of the same sample. ``workers`` processes solve groups of
-    cases, one thread each (only on the CPU). A generation that was interrupted continues with the missing cases, and
-    the finished file is the same, bit for bit, on the same machine: cases are grouped before anything is solved.
+    ``shard=(i, n)`` makes the i-th of n files (1-based) of the same sample; ``sciml.datasets.merge_files`` joins them.
+    Up to ``workers`` processes solve groups of cases, one thread each (only on the CPU). A generation that was
+    interrupted continues with the missing cases, and the finished file is the same, bit for bit, on the same machine:
+    cases are grouped before anything is solved.
 
-    Raises ``ConfigError`` for bad arguments, ``SolverError`` for cases that cannot be resolved, ``DataError`` if
-    ``out`` cannot be written or holds other data.
+    Raises ``ConfigError`` for bad arguments, ``SolverError`` for cases that cannot be resolved (after all others are
+    written), ``DataError`` if ``out`` cannot be written or holds other data.
     """
     problem = get_problem(problem) if isinstance(problem, str) else problem
     progress = progress or Progress()
@@ -50,74 +71,85 @@ def generate(
     if not 1 <= index <= count:
         raise ConfigError(f"shard is {index}/{count}; expected i/n with 1 <= i <= n")
     resolution = problem.resolution if resolution is None else resolution
-    frames = 1 if problem.static else problem.frames if frames is None else frames
-    if frames < 2 and not problem.static:
-        raise ConfigError(f"frames is {frames}; at least 2 are needed")
+    frames = _frames(problem, frames)
     sample = problem.sample(cases, subset, seed, resolution, frames)
-    sample = sample.select(range(index - 1, cases, count))
+    numbers = range(index - 1, cases, count)
+    sample = sample.select(numbers)
     if not sample.subsets:
         raise ConfigError(f"shard {index}/{count} of {cases} cases is empty")
     times = problem.frame_times(sample.parameters, frames)
     shape = problem.grid(resolution)
     info = problem.dataset_info(shape, frames, subset, seed=seed, extra={"subset": subset, "shard": f"{index}/{count}"})
     parameters, coordinates = sample.parameters, problem.coordinates(sample.parameters, shape)
-    with DatasetWriter(out, info, len(sample.subsets), parameters, sample.subsets) as writer:
+    n_cases, failures = len(sample.subsets), []
+    with DatasetWriter(out, info, n_cases, parameters, sample.subsets) as writer:
         missing = set(writer.missing())
-        groups = [group for group in _groups(problem, sample, times, resolution) if missing & set(group)]
-        done = len(sample.subsets) - sum(map(len, groups))
+        cost = problem.cost(parameters, times, resolution).double().clamp(min=1e-12)
+        groups = [group for group in _groups(cost, problem.group) if missing & set(group)]
+        solved, processes = 0, 1
+        done = n_cases - sum(map(len, groups))
         if done:
-            progress.message(f"continuing {out}: {done} of {len(sample.subsets)} cases are there already")
-        with progress.phase(f"generate {problem.name}", len(sample.subsets)):
+            progress.message(f"continuing {out}: {done} of {n_cases} cases are there already")
+        with progress.phase(f"generate {problem.name}", n_cases):
             progress.advance(done)
-            tasks = [
-                (problem.name, problem.dim, sample.select(group).parameters, times[group], shape, device)
+            started = time.perf_counter()
+            work = [
+                Group(
+                    *(problem.name, problem.dim, sample.select(group).parameters, times[group]),
+                    *(shape, device, float(cost[group].sum())),
+                )
                 for group in groups
             ]
             try:
-                for position, trajectory in _solve_all(tasks, workers if device == "cpu" else 1):
-                    group = groups[position]
-                    writer.write(group, trajectory, {axis: values[group] for axis, values in coordinates.items()})
-                    progress.advance(len(group))
+                for outcome in solve_groups(work, workers if device == "cpu" else 1):
+                    group, processes = groups[outcome.position], max(processes, outcome.processes)
+                    if outcome.error is not None:
+                        failures.append(_failure(outcome.error, [numbers[case] for case in group]))
+                        progress.message(f"{failures[-1]}; going on with the other cases")
+                        continue
+                    writer.write(
+                        group, outcome.trajectory, {axis: values[group] for axis, values in coordinates.items()}
+                    )
+                    solved += len(group)
+                    progress.advance(len(group), f"{(time.perf_counter() - started) / solved:.2g} s per case")
             except KeyboardInterrupt:
                 progress.message(
                     f"stopped; {writer.partial} keeps the finished cases: the same command goes on with it"
                 )
                 raise
+            seconds = time.perf_counter() - started
+            if failures:
+                raise SolverError(
+                    f"{failures[0]}. {len(failures)} of {len(groups)} groups of cases failed; {writer.partial} keeps "
+                    f"the {n_cases - len(writer.missing())} of {n_cases} cases that are finished: the same command "
+                    "tries only the others again"
+                )
         writer.finish()
-    return Path(out)
+    return Generation(Path(out), n_cases, solved, seconds, processes)
 
 
-def _groups(problem: Problem, sample: Sample, times: torch.Tensor, resolution: int) -> list[list[int]]:
+def _frames(problem: Problem, frames: int | None) -> int:
+    if problem.static:
+        if frames not in (None, 1):
+            raise ConfigError(f"frames is {frames}; problem {problem.name!r} has no time and one frame: leave it out")
+        return 1
+    frames = problem.frames if frames is None else frames
+    if frames < 2:
+        raise ConfigError(f"frames is {frames}; at least 2 are needed")
+    return frames
+
+
+def _groups(cost: torch.Tensor, size: int) -> list[list[int]]:
     """Cases sorted by cost (the most expensive first) in groups: a batch shares its number of steps."""
-    order = torch.argsort(problem.cost(sample.parameters, times, resolution), descending=True, stable=True).tolist()
-    return [order[start : start + GROUP] for start in range(0, len(order), GROUP)]
+    order = torch.argsort(cost, descending=True, stable=True).tolist()
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _solve(task: tuple) -> dict[str, np.ndarray]:
-    name, dim, parameters, times, shape, device = task
-    with torch.inference_mode():
-        trajectory = get_problem(name, dim).solve(parameters, shape, times, device=device)
-    return {key: value.cpu().numpy() for key, value in trajectory.items()}
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent deals with it
-
-
-def _solve_all(tasks: list[tuple], workers: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    workers = min(workers, len(tasks))
-    if workers <= 1:
-        for position, task in enumerate(tasks):
-            yield position, _solve(task)
-        return
-    # spawn, not fork: a forked child of a process whose OpenMP threads have run hangs in its first parallel region.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        futures = {pool.submit(_solve, task): position for position, task in enumerate(tasks)}
-        try:
-            for future in as_completed(futures):
-                yield futures.pop(future), future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+def _failure(error: SolverError, numbers: Sequence[int]) -> str:
+    """The solver's message with the case's number in the sample for its place in the group."""
+    text, found = re.subn(
+        r"\bcase (\d+)\b",
+        lambda match: f"case {numbers[int(match[1])]}" if int(match[1]) < len(numbers) else match[0],
+        str(error),
+    )
+    return text if found else f"one of the cases {', '.join(map(str, sorted(numbers)))}: {text}"

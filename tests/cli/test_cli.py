@@ -15,7 +15,7 @@ from sciml.cli import options
 from sciml.cli.main import main
 from sciml.errors import CheckpointError, ConfigError, DataError
 
-COMMANDS = ("train", "generate", "evaluate", "predict", "plot", "info", "problems")
+COMMANDS = ("train", "generate", "merge", "evaluate", "predict", "plot", "info", "problems")
 HEAVY = ("torch", "torch_geometric", "matplotlib", "numpy", "h5py")
 
 
@@ -88,9 +88,29 @@ class TestHelp:
         from sciml.operators import OPERATORS
         from sciml.problems import PROBLEMS
 
-        assert set(options.PROBLEMS) == set(PROBLEMS)
+        assert {name: set(subsets) for name, subsets in options.PROBLEMS.items()} == {
+            name: {subset for dim in problem.dims for subset in problem(dim).subsets}
+            for name, problem in PROBLEMS.items()
+        }
         assert set(options.OPERATORS) == set(OPERATORS)
-        assert set(options.SUBSETS) == {"all"} | {subset for name in PROBLEMS for subset in PROBLEMS[name].subsets}
+
+    @pytest.mark.parametrize(
+        ("line", "names"),
+        [
+            ("sciml generate --problem cavity --subset ", {"all", "bc", "geo", "prop"}),
+            ("sciml generate -p tube --subset g", {"geo"}),
+            ("sciml generate --subset taylor", {"taylor_green"}),
+        ],
+    )
+    def test_completed_subsets_are_those_of_the_problem(self, line, names):
+        words = line.split(" ")
+        result = in_process(
+            code="import sys; sys.argv[0] = 'sciml'",
+            _SCIML_COMPLETE="complete_bash",
+            COMP_WORDS=line,
+            COMP_CWORD=str(len(words) - 1),
+        )
+        assert set(result.stdout.split()) == names
 
 
 class TestExitCodes:

@@ -7,6 +7,8 @@ import pytest
 from cli_helpers import SUMMARY, invoke
 
 from sciml.errors import DataError
+from sciml.problems import PROBLEMS
+from sciml.problems.generate import Generation
 
 
 class TestTrain:
@@ -124,18 +126,27 @@ class TestGenerate:
         given = {}
 
         def generate(problem, out, **options):
-            given.update(options, problem=problem.name)
+            given.update(options, problem=problem.name, dim=problem.dim)
             out.write_bytes(b"12345")
-            return out
+            return Generation(out, cases=3, solved=2, seconds=5.0, processes=2)
 
-        monkeypatch.setattr("sciml.problems.generate.generate", generate)
+        monkeypatch.setattr("sciml.problems.generate.generate_timed", generate)
         out = tmp_path / "x.h5"
         result = invoke(
             "generate", "--problem", "cavity", "--subset", "geo", "--cases", 12, "--resolution", 32,
-            "--frames", 5, "--out", out, "--shard", "2/4", "--seed", 3, "--workers", 2, "--json",
+            "--frames", 5, "--out", out, "--shard", "2/4", "--seed", 3, "--workers", 2, "--dim", 2, "--json",
         )  # fmt: skip
         assert result.exit_code == 0, result.stderr
-        assert json.loads(result.stdout) == {"file": str(out), "bytes": 5}
+        assert json.loads(result.stdout) == {
+            "file": str(out),
+            "bytes": 5,
+            "cases": 3,
+            "solved": 2,
+            "seconds": 5.0,
+            "seconds_per_case": 2.5,
+            "workers": 2,
+        }
+        assert "2 cases in 5 s, 2.5 s per case on 2 processes; look at it with: sciml info" in result.stderr
         expected = {
             "problem": "cavity",
             "subset": "geo",
@@ -143,9 +154,21 @@ class TestGenerate:
             "resolution": 32,
             "frames": 5,
             "shard": (2, 4),
+            "dim": 2,
         }
         expected |= {"seed": 3, "workers": 2, "device": "cpu"}
         assert {name: given[name] for name in expected} == expected
+
+    def test_defaults_are_the_problem_s(self, tmp_path):
+        result = invoke("generate", "-p", "darcy", "--cases", 2, "--resolution", 16, "--out", "x.h5", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["workers"] == 1
+        content = json.loads(invoke("info", "x.h5", "--json").stdout)
+        assert (content["frames"], content["grid"], content["cases"]) == (1, "16x16", 2)
+
+    def test_unknown_dimension(self):
+        result = invoke("generate", "-p", "cavity", "--dim", 3, "--out", "x.h5")
+        assert result.exit_code == 2 and "does not exist in 3D; it exists in 2D" in result.stderr
 
     @pytest.mark.parametrize("shard", ["3", "0/2", "3/2", "a/b", "1/2/3"])
     def test_bad_shard(self, shard):
@@ -156,10 +179,35 @@ class TestGenerate:
 class TestSmallCommands:
     def test_problems(self):
         result = invoke("problems")
-        assert result.exit_code == 0 and "cavity" in result.stdout and "lid_velocity" in result.stdout
+        assert result.exit_code == 0
+        for name, problem in PROBLEMS.items():
+            assert name in result.stdout and problem.title.split()[0] in result.stdout
+        assert "lid_velocity" not in result.stdout and "sciml problems NAME" in result.stdout
+        assert {each["name"] for each in json.loads(invoke("problems", "--json").stdout)} == set(PROBLEMS)
         content = json.loads(invoke("problems", "cavity", "--json").stdout)
         assert content["fields"]["velocity"] == {"components": 2, "unit": "m/s"}
+        assert (content["dims"], content["resolution"], content["frames"], content["static"]) == ([2], 64, 21, False)
+        assert content["parameters"]["viscosity"]["default"] is None
         assert invoke("problems", "cavty").exit_code == 2
+
+    @pytest.mark.parametrize("name", sorted(PROBLEMS))
+    def test_a_problem(self, name):
+        result = invoke("problems", name)
+        assert result.exit_code == 0, result.stderr
+        problem = PROBLEMS[name]()
+        for parameter in problem.parameters:
+            assert parameter.name in result.stdout
+        words = (f"{problem.resolution} (default)", "one frame" if problem.static else f"{problem.frames}, ")
+        assert all(word in result.stdout for word in words)
+        assert result.stdout.count("draw (a whole number") == len(problem.draw_names)
+
+    def test_a_problem_in_other_dimensions(self):
+        content = json.loads(invoke("problems", "periodic_flow", "--dim", 2, "--json").stdout)
+        assert content["dim"] == 2 and content["dims"] == [3, 2]
+        assert content["fields"]["velocity"]["components"] == 2
+        assert "2D" in invoke("problems", "periodic_flow", "--dim", 2).stdout.splitlines()[0]
+        assert invoke("problems", "cavity", "--dim", 3).exit_code == 2
+        assert "--dim goes with" in invoke("problems", "--dim", 3).stderr
 
     def test_evaluate(self, monkeypatch, tmp_path):
         given = []
