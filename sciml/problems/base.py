@@ -96,6 +96,8 @@ class Problem(ABC):
     frames: ClassVar[int] = 21
     frame_interval: ClassVar[float] = 1.0
     """Seconds between frames, the same for all cases."""
+    group: ClassVar[int] = 12
+    """Cases that generation solves together: enough to use the cache well, few enough to keep all cores busy."""
     boundary_parameters: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Side -> the parameter that sets its value."""
     solver: ClassVar[str] = ""

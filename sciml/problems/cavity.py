@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sciml.datasets import FaceFieldInfo, FieldInfo
-from sciml.errors import ConfigError, SolverError
-from sciml.problems.base import Parameter, ParameterValues, Problem, Sample, as_times
+from sciml.errors import SolverError
+from sciml.problems import mac
+from sciml.problems.bands import BandedProblem
+from sciml.problems.base import Parameter, ParameterValues, Sample, as_times
 from sciml.problems.draws import log_uniform, uniform
 
 MAX_REYNOLDS = 5000.0
@@ -46,7 +47,7 @@ def resolved_reynolds(resolution: int) -> float:
     return min(1000.0 * (resolution / 64) ** 2, MAX_REYNOLDS)
 
 
-class Cavity(Problem):
+class Cavity(BandedProblem):
     """Lid-driven cavity flow in two dimensions, incompressible and laminar, from rest."""
 
     name = "cavity"
@@ -56,11 +57,8 @@ class Cavity(Problem):
     frame_interval = FRAME_INTERVAL
     solver = f"MAC projection, AB2 + Crank-Nicolson, fast diagonalisation, CFL {CFL}"
     boundary_parameters: ClassVar[Mapping[str, str]] = {"y_high": "lid_velocity"}
-    fields = (FieldInfo("velocity", 2, "m/s", order=1), FieldInfo("pressure", 1, "Pa", order=0))
-    face_fields = (
-        FaceFieldInfo("face_velocity_x", "m/s", "x"),
-        FaceFieldInfo("face_velocity_y", "m/s", "y"),
-    )
+    fields = mac.flow_fields(2)
+    face_fields = mac.face_fields(2)
     parameters = (
         Parameter("lid_velocity", "m/s", "speed of the lid (the top wall), in +x"),
         Parameter("density", "kg/m^3", "density of the fluid"),
@@ -74,6 +72,8 @@ class Cavity(Problem):
         *("prop", "geo", "bc", "prop", "geo", "prop", "bc", "prop", "geo", "bc"),
     )  # any 20 in a row hold 9 prop, 6 geo and 5 bc
     hard_subsets = ("reynolds_band", "aspect_band", "lid_change")
+    bands: ClassVar[Mapping[str, tuple[float, float]]] = {"reynolds_band": REYNOLDS_BAND, "aspect_band": ASPECT_BAND}
+    band_subsets: ClassVar[Mapping[str, tuple[str, ...]]] = {"aspect_band": ("geo",)}
     condition_names = ("log_reynolds", "log_interval", "log_aspect")
     lookup_weights = (1.0, 1.0, 2.0)
 
@@ -90,7 +90,7 @@ class Cavity(Problem):
         ``extrapolate``; ``reynolds_band``, ``aspect_band``: inside them; ``lid_change``: as ``all``, but the lid speed
         jumps by a factor of 0.5..2 in the middle of the frames. The upper Reynolds number is what the grid resolves.
         """
-        self.check_subset(n, "all" if subset == "outside" else subset)
+        self.check_subset(n, subset)
         resolution = self.resolution if resolution is None else resolution
         frames = self.frames if frames is None else frames
         largest = resolved_reynolds(resolution)
@@ -105,25 +105,16 @@ class Cavity(Problem):
                 f"{_needed_resolution(REYNOLDS_BAND[1])}, not {resolution}"
             )
         generator = torch.Generator().manual_seed(seed)
-        names = self.case_subsets(n, subset)
-        cases = []
-        for name in names:
-            case = self.draw(name, generator, resolution)
-            while not _belongs(case, subset):
-                case = self.draw(name, generator, resolution)
-            cases.append(case)
-        parameters = {
-            name: torch.tensor([case[name] for case in cases], dtype=torch.float64) for name in self.parameter_names
-        }
+        parameters = self.draw_all(n, subset, generator, resolution)
         if subset == "lid_change":
             parameters["lid_velocity"] = _jumping_lid(parameters, frames, generator, largest)
-        return Sample(parameters, (subset,) * n if subset in self.hard_subsets else names)
+        return Sample(parameters, self.labels(n, subset))
 
-    def case_subsets(self, n: int, subset: str) -> tuple[str, ...]:
-        """What is varied in each case; the bands are cut out of the subsets that can lie in them."""
-        if subset == "aspect_band":
-            return ("geo",) * n
-        return super().case_subsets(n, subset if subset in self.subsets else "all")
+    def band_value(self, band: str, case: Mapping[str, float]) -> float:
+        """The Reynolds number on the width, or height over width."""
+        if band == "aspect_band":
+            return case["height"] / case["width"]
+        return case["lid_velocity"] * case["width"] * case["density"] / case["viscosity"]
 
     def draw(self, subset: str, generator: torch.Generator, resolution: int) -> dict[str, float]:
         """One case of bc, prop or geo."""
@@ -200,35 +191,27 @@ class Cavity(Problem):
         times = self.frame_times(values) if times is None else as_times(times, batch)
         self.check_resolved(values, shape)
         lid = values["lid_velocity"]
-        if lid.ndim == 2 and lid.shape[1] < times.shape[1] - 1:
-            raise ConfigError(f"lid_velocity has {lid.shape[1]} times, the trajectory {times.shape[1]} frames")
+        mac.check_covers("lid_velocity", lid, times.shape[1])
 
         lengths = torch.stack([values["width"], values["height"]], 1)
         lid = lid.to(device, dtype)
         solver = IncompressibleSolver(
             box(shape, lengths.to(device)),
-            _boundaries(lid if lid.ndim == 1 else lid[:, 0]),
+            _boundaries(mac.value_at(lid, 0)),
             (values["viscosity"] / values["density"]).to(device),
             dtype=dtype,
             device=device,
             cfl=CFL,
         )
-        state = solver.initial_state()
-        density = values["density"].to(device, dtype).reshape(batch, 1, 1)
-        frames: dict[str, list[Tensor]] = {
-            name: [] for name in ("velocity", "pressure", "face_velocity_x", "face_velocity_y")
-        }
-        for frame in range(times.shape[1]):
-            if frame > 0:
-                if lid.ndim == 2 and not torch.equal(lid[:, frame - 1], lid[:, max(frame - 2, 0)]):
-                    solver = solver.with_boundaries(_boundaries(lid[:, frame - 1]))
-                state = solver.advance(state, (times[:, frame] - times[:, frame - 1]).to(device))
-            frames["velocity"].append(solver.centred_velocity(state))
-            frames["pressure"].append((density * state.pressure).unsqueeze(1))
-            frames["face_velocity_x"].append(state.velocity[0])
-            frames["face_velocity_y"].append(state.velocity[1])
-        trajectory = {name: torch.stack(values, 1) for name, values in frames.items()}
-        return {**trajectory, "time": times}
+        return mac.march(
+            solver,
+            solver.initial_state(),
+            times,
+            values["density"],
+            driving=lid,
+            boundaries=_boundaries,
+            pressure_at_frames=False,
+        )
 
     def scales(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``u: U``, ``v: U H / W``, pressure: ``rho U^2``.
@@ -261,36 +244,19 @@ class Cavity(Problem):
         in time, so it is
         small only for frames as close as solver steps); ``continuity``: ``((B, T, nx, ny),)`` in 1/s.
         """
-        from sciml.physics import box, continuity_residual, momentum_residual
+        from sciml.physics import box
 
-        faces = (trajectory["face_velocity_x"], trajectory["face_velocity_y"])
-        batch, frames = faces[0].shape[:2]
-        values = self.as_parameters(parameters, batch)
-        shape = (faces[0].shape[2] - 1, faces[0].shape[3])
-        grid = box(shape, torch.stack([values["width"], values["height"]], 1).to(faces[0].device))
-        density = values["density"].to(faces[0]).reshape(batch, 1, 1)
-        kinematic = [trajectory["pressure"][:, t, 0] / density for t in range(frames)]
-        momentum = []
-        for t in range(frames - 1):
-            lid = values["lid_velocity"] if values["lid_velocity"].ndim == 1 else values["lid_velocity"][:, t]
-            momentum.append(
-                momentum_residual(
-                    tuple(u[:, t] for u in faces),
-                    tuple(u[:, t + 1] for u in faces),
-                    0.5 * (kinematic[t] + kinematic[t + 1]),
-                    trajectory["time"][:, t + 1] - trajectory["time"][:, t],
-                    grid=grid,
-                    boundaries=_boundaries(lid.to(faces[0])),
-                    viscosity=values["viscosity"] / values["density"],
-                )
-            )
-        continuity = torch.stack(
-            [continuity_residual(tuple(u[:, t] for u in faces), grid=grid) for t in range(frames)], 1
+        faces = trajectory["face_velocity_x"]
+        values = self.as_parameters(parameters, faces.shape[0])
+        shape = (faces.shape[2] - 1, faces.shape[3])
+        lid = values["lid_velocity"].to(faces)
+        return mac.trajectory_residual(
+            trajectory,
+            box(shape, self.lengths(values).to(faces.device)),
+            values["density"],
+            values["viscosity"] / values["density"],
+            lambda t: _boundaries(mac.value_at(lid, t)),
         )
-        return {
-            "momentum": tuple(torch.stack(component, 1) for component in zip(*momentum, strict=True)),
-            "continuity": (continuity,),
-        }
 
     def recipe(self, operator: str | None = None) -> dict[str, Any]:
         """The default of ``sciml train --problem cavity``: a surrogate in a few minutes on two cores.
@@ -315,24 +281,6 @@ def _boundaries(lid_velocity: Tensor) -> dict[str, Any]:
     from sciml.physics import MovingWall, Wall
 
     return {"x_low": Wall(), "x_high": Wall(), "y_low": Wall(), "y_high": MovingWall((lid_velocity, 0.0))}
-
-
-def _in_reynolds_band(case: Mapping[str, float]) -> bool:
-    value = case["lid_velocity"] * case["width"] * case["density"] / case["viscosity"]
-    return REYNOLDS_BAND[0] <= value <= REYNOLDS_BAND[1]
-
-
-def _in_aspect_band(case: Mapping[str, float]) -> bool:
-    return ASPECT_BAND[0] <= case["height"] / case["width"] <= ASPECT_BAND[1]
-
-
-def _belongs(case: Mapping[str, float], subset: str) -> bool:
-    """Whether a drawn case lies where the subset asks for: inside its band, or outside of all."""
-    if subset == "outside":
-        return not (_in_reynolds_band(case) or _in_aspect_band(case))
-    if subset == "reynolds_band":
-        return _in_reynolds_band(case)
-    return subset != "aspect_band" or _in_aspect_band(case)
 
 
 def _jumping_lid(

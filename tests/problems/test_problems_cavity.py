@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sciml.errors import ConfigError, SolverError
-from sciml.problems import PROBLEMS, get_problem
+from sciml.problems import get_problem
 from sciml.problems.cavity import ASPECT_BAND, REYNOLDS_BAND, resolved_reynolds
 
 CAVITY = get_problem("cavity")
@@ -170,16 +170,3 @@ def test_residual_of_a_trajectory_is_differentiable_and_small_for_close_frames()
     assert float(residual["continuity"][0].detach().abs().max()) < 1e-10
     residual["momentum"][0].square().sum().backward()
     assert torch.isfinite(late["face_velocity_x"].grad).all() and late["face_velocity_x"].grad.any()
-
-
-@pytest.mark.parametrize("name", PROBLEMS)
-def test_every_problem_declares_itself_consistently(name):
-    problem = get_problem(name)
-    sample = problem.sample(3, "all", 0, 24)
-    times = problem.frame_times(sample.parameters, 3)
-    info = problem.dataset_info((24,) * problem.dim, 3)
-    assert set(info.parameters) == set(sample.parameters) == set(problem.parameter_names)
-    assert set(problem.scales(sample.parameters)) == {field.name for field in problem.fields}
-    conditions = problem.conditions(sample.parameters, times[:, 1])
-    assert conditions.shape == (3, len(problem.condition_names)) == (3, len(problem.lookup_weights))
-    assert set(problem.recipe()) >= {"problem", "operator"}
