@@ -14,14 +14,27 @@ from sciml.physics.boundary import (
     check_boundaries,
     sides,
 )
+from sciml.physics.burgers import burgers_box, burgers_residual, burgers_rhs, burgers_transport, odd_extension
+from sciml.physics.channel import entrance_length, poiseuille_pressure_gradient, poiseuille_velocity
+from sciml.physics.darcy import darcy_operator, darcy_residual, face_fluxes
+from sciml.physics.diffusion_sorption import (
+    Soil,
+    retardation,
+    solute_flux,
+    sorption_rate,
+    sorption_residual,
+    sorption_spectral_radius,
+)
 from sciml.physics.fast_diagonalisation import (
     Eigenbasis,
     FastDiagonalisation,
     eigenbasis,
     second_difference_matrix,
 )
+from sciml.physics.gray_scott import gray_scott_reaction, gray_scott_residual, gray_scott_rhs, gray_scott_symbol
 from sciml.physics.grid import Axis, Grid, box, stretched_axis, uniform_axis
 from sciml.physics.navier_stokes import continuity_residual, momentum_residual, trajectory_residual
+from sciml.physics.spectral import PeriodicBox
 from sciml.physics.stencils import (
     Metric,
     advection,
@@ -32,6 +45,7 @@ from sciml.physics.stencils import (
     laplacian,
     metrics,
 )
+from sciml.physics.vorticity import EnergyBudget, VorticityEquation, energy_budget, vorticity_residual
 
 __all__ = [
     "Axis",
@@ -39,6 +53,7 @@ __all__ = [
     "Boundary",
     "BoundaryValues",
     "Eigenbasis",
+    "EnergyBudget",
     "FastDiagonalisation",
     "Grid",
     "Inlet",
@@ -46,23 +61,48 @@ __all__ = [
     "MovingWall",
     "Outlet",
     "Periodic",
+    "PeriodicBox",
+    "Soil",
+    "VorticityEquation",
     "Wall",
     "advection",
     "boundary_values",
     "box",
+    "burgers_box",
+    "burgers_residual",
+    "burgers_rhs",
+    "burgers_transport",
     "centres_to_faces",
     "check_boundaries",
     "continuity_residual",
+    "darcy_operator",
+    "darcy_residual",
     "divergence",
     "eigenbasis",
+    "energy_budget",
+    "entrance_length",
+    "face_fluxes",
     "faces_to_centres",
     "gradient",
+    "gray_scott_reaction",
+    "gray_scott_residual",
+    "gray_scott_rhs",
+    "gray_scott_symbol",
     "laplacian",
     "metrics",
     "momentum_residual",
+    "odd_extension",
+    "poiseuille_pressure_gradient",
+    "poiseuille_velocity",
+    "retardation",
     "second_difference_matrix",
     "sides",
+    "solute_flux",
+    "sorption_rate",
+    "sorption_residual",
+    "sorption_spectral_radius",
     "stretched_axis",
     "trajectory_residual",
     "uniform_axis",
+    "vorticity_residual",
 ]
