@@ -12,9 +12,10 @@ prediction is exactly zero too and infinite otherwise; NaN and Inf in the input 
 are measures, not losses: the square roots have no finite gradient at zero error.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
 from sciml.errors import DataError
@@ -148,6 +149,38 @@ def relative_divergence(velocity: Tensor, spacing: Tensor) -> Tensor:
         total = total + derivative
         squares = squares + derivative.square()
     return _ratio(total.square().flatten(2).sum(-1), squares.flatten(2).sum(-1)).sqrt()
+
+
+def radial_spectrum(field: Tensor, lengths: Sequence[float]) -> tuple[Tensor, Tensor]:
+    r"""Spectrum of half the square of a periodic field: wave numbers ``(K,)``, densities ``(batch, time, channels,
+    K)``.
+
+    :math:`E(k_j) = \frac{1}{2 \Delta k} \sum_{|k| \in [k_j - \Delta k / 2, k_j + \Delta k / 2)} |\hat f_k|^2`,
+    with :math:`\hat f` normalised by the number of cells, :math:`k_j = j \Delta k` and :math:`\Delta k = 2 \pi / L`
+    of the longest side, in radians per length. Parseval holds: ``(E * dk).sum(-1)`` is half the mean square. Summed
+    over the components of a velocity it is the energy spectrum; of a vorticity, the enstrophy spectrum. Shells beyond
+    :math:`\pi / h` of the coarsest axis are cut by the corners of the grid.
+
+    ``field (batch, time, channels, *grid)`` on cells of a box of sides ``lengths``.
+    """
+    dim = field.dim() - 3
+    if dim < 1 or len(lengths) != dim or min(lengths) <= 0:
+        raise DataError(
+            f"field {tuple(field.shape)} and lengths {tuple(lengths)} do not fit; expected (batch, time, channels, "
+            "*grid) and one positive length for each grid axis"
+        )
+    grid = field.shape[3:]
+    waves = [
+        2 * torch.pi * torch.fft.fftfreq(n, side / n, dtype=torch.float64, device=field.device)
+        for n, side in zip(grid, lengths, strict=True)
+    ]
+    squares = [wave.square() for wave in torch.meshgrid(*waves, indexing="ij")]
+    width = 2 * torch.pi / max(lengths)
+    shell = (torch.stack(squares).sum(0).sqrt() / width + 0.5).floor().long().flatten()
+    coefficients = torch.fft.fftn(field.double(), dim=tuple(range(3, 3 + dim)), norm="forward")
+    power = 0.5 * coefficients.abs().square().flatten(3)
+    density = power.new_zeros(*power.shape[:3], int(shell.max()) + 1).index_add(3, shell, power) / width
+    return width * torch.arange(density.shape[3], dtype=torch.float64, device=field.device), density
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(

@@ -1,34 +1,57 @@
-"""Pictures of fields, profiles, rollouts and losses.
+"""Pictures of fields, profiles, spectra, rollouts and losses.
 
 Every function takes plain arrays and labels, builds a ``matplotlib.figure.Figure`` of its own (never pyplot,
 so nothing global is touched and no window opens) and writes it when a path is given. ``run_figures`` draws
-all pictures of a run.
+all pictures of a run, ``case_figure`` those of a case of a data file.
 """
 
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "animate_rollout",
+    "case_figure",
     "centreline_profiles",
+    "channel_profiles",
+    "error_distribution",
+    "field_map",
+    "line_profiles",
     "loss_curves",
     "rollout_error",
     "run_figures",
+    "slices",
+    "space_time",
+    "spectra",
     "triptych",
 ]
 
 if TYPE_CHECKING:
     from sciml.plotting.animation import animate_rollout
+    from sciml.plotting.channel import channel_profiles
     from sciml.plotting.curves import loss_curves, rollout_error
+    from sciml.plotting.data_file import case_figure
+    from sciml.plotting.diagrams import space_time
     from sciml.plotting.fields import triptych
+    from sciml.plotting.lines import line_profiles
+    from sciml.plotting.maps import error_distribution, field_map
+    from sciml.plotting.planes import slices
     from sciml.plotting.profiles import centreline_profiles
     from sciml.plotting.run import run_figures
+    from sciml.plotting.spectrum import spectra
 
 _HOME = {
     "animate_rollout": "animation",
+    "case_figure": "data_file",
     "centreline_profiles": "profiles",
+    "channel_profiles": "channel",
+    "error_distribution": "maps",
+    "field_map": "maps",
+    "line_profiles": "lines",
     "loss_curves": "curves",
     "rollout_error": "curves",
     "run_figures": "run",
+    "slices": "planes",
+    "space_time": "diagrams",
+    "spectra": "spectrum",
     "triptych": "fields",
 }
 

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from sciml.plotting import style
-from sciml.plotting.panels import draw, layout, make_panels, per_cent, readable_length
+from sciml.plotting.panels import draw, drawable, make_panels, per_cent
+from sciml.plotting.sheet import make_box, make_sheet
 
 
 def animate_rollout(
@@ -20,6 +21,7 @@ def animate_rollout(
     width: float,
     height: float,
     path: str | Path,
+    origin: Sequence[float] = (0.0, 0.0),
     times: Sequence[float] | None = None,
     name: str | None = None,
     unit: str = "",
@@ -40,28 +42,25 @@ def animate_rollout(
     """
     panels = make_panels(truth, prediction)
     label = name or ("field" if panels.signed else "speed")
-    width, height, length_unit = readable_length(width, height, length_unit)
+    box = make_box(width, height, origin, unit=length_unit)
+    factor, time_unit = style.readable_time(times, time_unit)
     with style.style():
-        sheet = layout(1, width, height, 2.4, heading=True)
+        sheet = make_sheet([box], (2, 1), 2.4, heading=True)
         axes, figure = sheet.axes[0], sheet.figure
         figure.set_dpi(dpi)
         canvas = FigureCanvasAgg(figure)
         fields = (panels.truth, panels.prediction, panels.error)
         scales = [(panels.limits, panels.colour_map)] * 2 + [(panels.error_limits, panels.error_map)]
-        shown = [
-            draw(axis, field[0], width, height, *scale) for axis, field, scale in zip(axes, fields, scales, strict=True)
-        ]
-        for axis, head in zip(axes, ("truth", "prediction", "error"), strict=True):
-            axis.set_title(head, loc="left", pad=4)
-            axis.set_xlabel(f"x ({length_unit})")
-        axes[0].set_ylabel(f"y ({length_unit})")
-        sheet.colour_bars(panels, (shown[1], shown[2]), label, unit)
+        shown = [draw(axis, field[0], box, *scale) for axis, field, scale in zip(axes, fields, scales, strict=True)]
+        sheet.label_row(0, ("truth", "prediction", "error"))
+        sheet.colour_bar(0, shown[0], label, unit, panels.extend)
+        sheet.colour_bar(1, shown[2], panels.error_name, unit, panels.error_extend)
         heading = sheet.heading()
         images = []
         for frame in range(len(panels.truth)):
-            for image, field in zip(shown, fields, strict=True):
-                image.set_data(np.ma.masked_invalid(field[frame].T))
-            time = f"frame {frame}" if times is None else f"t = {times[frame]:.4g} {time_unit}"
+            for image, field, (limits, _) in zip(shown, fields, scales, strict=True):
+                image.set_data(drawable(field[frame].T, limits))
+            time = f"frame {frame}" if times is None else f"t = {factor * times[frame]:.4g} {time_unit}"
             words = [title, time, f"relative L2 {per_cent(panels.relative_l2[frame])}"]
             heading.set_text("    ".join(word for word in words if word))
             canvas.draw()

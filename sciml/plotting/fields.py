@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from sciml.plotting import style
-from sciml.plotting.panels import draw, layout, make_panels, per_cent, readable_length
+from sciml.plotting.panels import draw, make_panels, per_cent
+from sciml.plotting.sheet import Box, make_box, make_sheet
 
 
 def triptych(
@@ -18,6 +19,7 @@ def triptych(
     *,
     width: float,
     height: float,
+    origin: Sequence[float] = (0.0, 0.0),
     times: Sequence[float] | None = None,
     name: str | None = None,
     unit: str = "",
@@ -27,59 +29,51 @@ def triptych(
     streamlines: bool = False,
     path: str | Path | None = None,
 ) -> Figure:
-    """Draw truth | prediction | error, one row a frame.
+    """Draw truth | prediction | error, one row a frame; a box as long as a channel has its panels in a stack.
 
-    ``truth`` and ``prediction`` are a scalar ``(frames, nx, ny)`` or a velocity ``(frames, 2, nx, ny)`` (its
+    ``truth`` and ``prediction`` are a scalar ``(frames, nx, ny)`` or a vector ``(frames, components, nx, ny)`` (its
     magnitude is shown, and the magnitude of the difference vector as error) on cells of a box ``width`` x
-    ``height``. Truth and prediction have one colour scale over all frames, fixed by the truth; the error has
-    its own, stated on its colour bar. ``name`` and ``unit`` label the field; ``streamlines`` draws those of a
-    velocity.
+    ``height`` with its low corner at ``origin``. Truth and prediction have one colour scale over all frames, fixed by
+    the truth; the error has its own, stated on its colour bar. ``name`` and ``unit`` label the field; ``streamlines``
+    draws those of a velocity with two components.
 
     Returns the figure, written to ``path`` when given. Raises DataError for shapes that do not fit.
     """
     truth, prediction = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     panels = make_panels(truth, prediction)
     label = name or ("field" if panels.signed else "speed")
-    rows = len(panels.truth)
-    width, height, length_unit = readable_length(width, height, length_unit)
+    box = make_box(width, height, origin, unit=length_unit)
+    factor, time_unit = style.readable_time(times, time_unit)
     with style.style():
-        sheet = layout(rows, width, height, 2.3, bool(title))
+        sheet = make_sheet([box] * len(panels.truth), (2, 1), 2.3, bool(title))
         for row, axes in enumerate(sheet.axes):
             for axis, image in zip(axes, (panels.truth[row], panels.prediction[row]), strict=False):
-                main = draw(axis, image, width, height, panels.limits, panels.colour_map)
-            error = draw(axes[2], panels.error[row], width, height, panels.error_limits, panels.error_map)
-            if streamlines and truth.ndim == 4:
+                main = draw(axis, image, box, panels.limits, panels.colour_map)
+            error = draw(axes[2], panels.error[row], box, panels.error_limits, panels.error_map)
+            if streamlines and truth.ndim == 4 and truth.shape[1] == 2:
                 for axis, field in zip(axes, (truth[row], prediction[row]), strict=False):
-                    _streamlines(axis, field, width, height)
-            axes[0].set_ylabel(f"y ({length_unit})")
-            if times is not None:
-                where = {
-                    "xycoords": "axes fraction",
-                    "textcoords": "offset points",
-                    "rotation": 90,
-                    "va": "center",
-                }
-                axes[0].annotate(f"t = {times[row]:.4g} {time_unit}", (0, 0.5), (-50, 0), ha="center", **where)
-            head = "error, " if row == 0 else ""
-            axes[2].set_title(f"{head}rel. L2 {per_cent(panels.relative_l2[row])}", loc="left", pad=4)
-        for axis, head in zip(sheet.axes[0], ("truth", "prediction"), strict=False):
-            axis.set_title(head, loc="left", pad=4)
-        for axis in sheet.axes[-1]:
-            axis.set_xlabel(f"x ({length_unit})")
-        sheet.colour_bars(panels, (main, error), label, unit)
+                    _streamlines(axis, field, box)
+            note = "" if times is None else f"t = {factor * times[row]:.4g} {time_unit}"
+            error_head = f"{'error, ' if row == 0 or sheet.stacked else ''}rel. L2 {per_cent(panels.relative_l2[row])}"
+            sheet.label_row(row, ("truth", "prediction", error_head), note, every=(2,))
+        sheet.colour_bar(0, main, label, unit, panels.extend)
+        sheet.colour_bar(1, error, panels.error_name, unit, panels.error_extend)
         if title:
             sheet.heading(title)
-        figure = sheet.figure
-        style.save(figure, path)
-    return figure
+        style.save(sheet.figure, path)
+    return sheet.figure
 
 
-def _streamlines(axes: Axes, velocity: NDArray[np.float64], width: float, height: float) -> None:
+def _streamlines(axes: Axes, velocity: NDArray[np.float64], box: Box) -> None:
     nx, ny = velocity.shape[-2:]
-    x, y = ((np.arange(n) + 0.5) / n * length for n, length in ((nx, width), (ny, height)))
-    if not np.isfinite(velocity).all() or not np.any(velocity):
+    x = box.x + (np.arange(nx) + 0.5) / nx * box.width
+    y = box.y + (np.arange(ny) + 0.5) / ny * box.height
+    # Beyond 1e100 the speed overflows; such a prediction has no streamlines worth drawing.
+    if not (np.abs(velocity) < 1e100).all() or not np.any(velocity):
         return
+    # matplotlib spreads lines by the axes' fraction: fewer rows of them in a low box.
+    density = (0.9, max(0.25, 0.9 * min(1.0, 2.5 * box.height / box.width)))
     axes.streamplot(
-        x, y, velocity[0].T, velocity[1].T, density=0.9, color=(1, 1, 1, 0.75), linewidth=0.5, arrowsize=0.5
+        x, y, velocity[0].T, velocity[1].T, density=density, color=(1, 1, 1, 0.75), linewidth=0.5, arrowsize=0.5
     )
-    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.set(xlim=box.extent[:2], ylim=box.extent[2:])

@@ -1,4 +1,4 @@
-"""Truth, prediction and error as images: what ``triptych`` and ``animate_rollout`` share."""
+"""Truth, prediction and error as images with their scales: what the pictures of fields share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.image import AxesImage
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from sciml.errors import DataError
 from sciml.plotting import style
+from sciml.plotting.sheet import STACKED_FROM, Box
 
 Array = NDArray[np.float64]
+Limits = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class Panels:
     relative_l2: Array
     """``||prediction - truth|| / ||truth||`` of each frame over all components; NaN where the truth is zero.
     """
-    limits: tuple[float, float]
-    error_limits: tuple[float, float]
+    limits: Limits
+    error_limits: Limits
     signed: bool
     """A scalar, whose error has a sign; otherwise a vector, of which the magnitude is shown."""
 
     @property
     def colour_map(self) -> str:
-        return style.DIVERGING if self.limits[0] < 0 else style.SEQUENTIAL
+        return colours_of(self.limits)
 
     @property
     def error_map(self) -> str:
@@ -45,11 +46,15 @@ class Panels:
     @property
     def extend(self) -> str:
         """On which side the prediction leaves the scale, for the colour bar's arrows."""
-        return _extend(self.prediction, self.limits)
+        return extend_of(self.prediction, self.limits)
 
     @property
     def error_extend(self) -> str:
-        return _extend(self.error, self.error_limits)
+        return extend_of(self.error, self.error_limits)
+
+    @property
+    def error_name(self) -> str:
+        return "prediction − truth" if self.signed else "|prediction − truth|"
 
 
 def make_panels(truth: ArrayLike, prediction: ArrayLike) -> Panels:
@@ -70,29 +75,70 @@ def make_panels(truth: ArrayLike, prediction: ArrayLike) -> Panels:
         raise DataError(
             f"truth {t.shape} and prediction {p.shape} must both be (frames, nx, ny) or (frames, components, nx, ny)"
         )
-    difference = p - t
     axes = tuple(range(1, t.ndim))
-    norm, size = (np.sqrt(np.sum(a**2, axis=axes)) for a in (t, difference))
-    relative = np.where(np.isfinite(size), size, np.inf) / np.where(norm > 0, norm, np.nan)
-    signed = t.ndim == 3
-    if not signed:
-        t, p, difference = (np.sqrt(np.sum(a**2, axis=1)) for a in (t, p, difference))
-    finite = t[np.isfinite(t)]
-    if finite.size == 0:
-        raise DataError("the truth holds no finite value: nothing to draw")
-    low, high = float(finite.min()), float(finite.max())
-    if low < 0 < high:
-        low, high = -max(-low, high), max(-low, high)
-    elif low >= 0 and low < 0.2 * high:
-        low = 0.0
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
+    # A prediction that blew up may overflow when squared: infinite is the right answer then.
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = p - t
+        norm, size = (np.sqrt(np.sum(a**2, axis=axes)) for a in (t, difference))
+        relative = np.where(np.isfinite(size), size, np.inf) / np.where(norm > 0, norm, np.nan)
+        signed = t.ndim == 3
+        if not signed:
+            t, p, difference = (np.sqrt(np.sum(a**2, axis=1)) for a in (t, p, difference))
+    low, high = scale_of(t, "truth")
     size = np.abs(difference[np.isfinite(difference)])
     top = min(float(size.max()) if size.size else 0.0, high - low) or 1e-12 * (high - low)
     return Panels(t, p, difference, relative, (low, high), (-top if signed else 0.0, top), signed)
 
 
-def _extend(values: Array, limits: tuple[float, float]) -> str:
+def scale_of(values: Array, what: str = "field") -> Limits:
+    """The colour scale of an array: symmetric about zero for both signs, from zero where that loses little.
+
+    A side that reaches less than 2 % of the other is overshoot of a solver or rounding, and no sign.
+
+    Raises DataError when nothing is finite.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        raise DataError(f"the {what} holds no finite value: nothing to draw")
+    low, high = float(finite.min()), float(finite.max())
+    if low < 0 < high and min(-low, high) > 0.02 * max(-low, high):
+        low, high = -max(-low, high), max(-low, high)
+    elif -0.02 * high <= low < 0.2 * high:
+        low = 0.0
+    elif low < 0 < high:
+        high = 0.0
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    return low, high
+
+
+def colours_of(limits: Limits) -> str:
+    """Two-sided colours for a scale about zero."""
+    return style.DIVERGING if limits[0] < 0 < limits[1] else style.SEQUENTIAL
+
+
+def bulk_scale(values: Array, what: str = "field") -> Limits:
+    """As ``scale_of``, but without the few largest values where they are three times the rest (a singular corner)."""
+    finite = values[np.isfinite(values)]
+    if finite.size:
+        low, high = np.quantile(finite, (0.005, 0.995))
+        if np.ptp(finite) > 3 * (high - low) > 0:
+            return scale_of(np.clip(finite, low, high), what)
+    return scale_of(values, what)
+
+
+def positive_scale(values: Array) -> Limits | None:
+    """The limits of a logarithmic scale for positive values of which most lie far apart; otherwise None."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0 or finite.min() <= 0:
+        return None
+    low, high = np.quantile(finite, (0.25, 0.75))
+    # Quartiles: a field that merely falls to zero at a wall is small in few places.
+    return (float(finite.min()), float(finite.max())) if high > 6 * low else None
+
+
+def extend_of(values: Array, limits: Limits) -> str:
+    """On which sides values leave a scale: the arrows of its colour bar."""
     finite = values[np.isfinite(values)]
     # A hair over the limit is rounding or the last contour of a good prediction; an arrow there would alarm
     # for nothing.
@@ -102,87 +148,23 @@ def _extend(values: Array, limits: tuple[float, float]) -> str:
     return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[(below, above)]
 
 
-def layout(rows: int, width: float, height: float, largest: float, heading: bool) -> Layout:
-    """An empty sheet of ``rows`` x 3 panels for a box ``width`` x ``height`` whose longer side is ``largest``
-    inches.
-
-    Placed by hand, in inches: automatic layouts leave gaps beside panels of fixed proportion and shift
-    between the frames of an animation.
-    """
-    scale = largest / max(width, height)
-    # Very thin boxes get a panel in which their labels still have room; the box keeps its proportion inside.
-    w, h = max(width * scale, 0.4 * largest), max(height * scale, 0.3 * largest)
-    left, right, bottom, top, gap, row_gap, bar, bar_label = 0.9, 0.05, 0.5, 0.3, 0.22, 0.3, 0.11, 0.75
-    top += 0.35 * heading
-    total_width = left + 3 * w + gap + 2 * (0.1 + bar + bar_label) + right
-    total_height = bottom + rows * h + (rows - 1) * row_gap + top
-    figure = style.new_figure(total_width, total_height)
-    figure.set_layout_engine("none")
-
-    def place(x: float, y: float, dx: float, dy: float) -> Axes:
-        return figure.add_axes((x / total_width, y / total_height, dx / total_width, dy / total_height))
-
-    columns = (left, left + w + gap, left + 2 * w + gap + 0.1 + bar + bar_label)
-    axes = []
-    for row in range(rows):
-        y = bottom + (rows - 1 - row) * (h + row_gap)
-        axes.append([place(x, y, w, h) for x in columns])
-        for axis in axes[-1][1:]:
-            axis.tick_params(labelleft=False)
-        if row < rows - 1:
-            for axis in axes[-1]:
-                axis.tick_params(labelbottom=False)
-    bar_height = min(rows * h + (rows - 1) * row_gap, 2 * h + row_gap)
-    bar_bottom = (bottom + total_height - top - bar_height) / 2
-    bars = [place(columns[number] + w + 0.1, bar_bottom, bar, bar_height) for number in (1, 2)]
-    return Layout(figure, axes, bars)
+def drawable(image: Array, limits: Limits) -> np.ma.MaskedArray:
+    """Without what is not finite, and near the scale: matplotlib overflows on values of 1e200."""
+    span = limits[1] - limits[0]
+    return np.ma.clip(np.ma.masked_invalid(image), limits[0] - span, limits[1] + span)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A sheet: ``axes[row][column]``, and the two axes of the colour bars (fields, error)."""
-
-    figure: Figure
-    axes: list[list[Axes]]
-    bars: list[Axes]
-
-    def heading(self, text: str = "") -> Text:
-        """The line over everything."""
-        size = self.figure.get_size_inches()
-        return self.figure.text(0.15 / size[0], 1 - 0.12 / size[1], text, ha="left", va="top", fontsize=11)
-
-    def colour_bars(self, panels: Panels, images: tuple[AxesImage, AxesImage], label: str, unit: str) -> None:
-        """The shared scale of truth and prediction, and the scale of the error, each with its unit."""
-        what = "prediction − truth" if panels.signed else "|prediction − truth|"
-        names, extends = (label, what), (panels.extend, panels.error_extend)
-        for image, axes, name, extend in zip(images, self.bars, names, extends, strict=True):
-            bar = self.figure.colorbar(image, cax=axes, extend=extend, label=style.with_unit(name, unit))
-            bar.outline.set_visible(False)
-
-
-def draw(axes: Axes, image: Array, width: float, height: float, limits: tuple[float, float], colours: str) -> AxesImage:
+def draw(axes: Axes, image: Array, box: Box, limits: Limits, colours: str, log: bool = False) -> AxesImage:
     """One ``(nx, ny)`` array in its box: x to the right, y up, sides in their true proportion."""
     cmap = matplotlib.colormaps[colours].with_extremes(bad=style.NOT_FINITE)
-    shown = axes.imshow(
-        np.ma.masked_invalid(image.T),
-        origin="lower",
-        extent=(0.0, width, 0.0, height),
-        vmin=limits[0],
-        vmax=limits[1],
-        cmap=cmap,
-        aspect="equal",
-    )
-    largest = max(width, height)
-    for axis, side in ((axes.xaxis, width), (axes.yaxis, height)):
-        axis.set_major_locator(MaxNLocator(4 if side > 0.6 * largest else 2, steps=[1, 2, 5, 10]))
+    norm = LogNorm(*limits) if log else Normalize(*limits)
+    values = np.ma.masked_invalid(image.T) if log else drawable(image.T, limits)
+    shown = axes.imshow(values, origin="lower", extent=box.extent, norm=norm, cmap=cmap, aspect="equal")
+    largest = max(box.width, box.height)
+    long = 8 if box.width >= STACKED_FROM * box.height else 4
+    for axis, side in ((axes.xaxis, box.width), (axes.yaxis, box.height)):
+        axis.set_major_locator(MaxNLocator(long if side > 0.6 * largest else 2, steps=[1, 2, 5, 10]))
     return shown
-
-
-def readable_length(width: float, height: float, unit: str) -> tuple[float, float, str]:
-    """The box in millimetres when it is given in metres and small, so that ticks read 5 and not 0.005."""
-    if unit == "m" and max(width, height) < 0.1:
-        return 1e3 * width, 1e3 * height, "mm"
-    return width, height, unit
 
 
 def per_cent(value: float) -> str:

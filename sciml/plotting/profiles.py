@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sciml.errors import DataError
 from sciml.plotting import ghia, style
-from sciml.plotting.panels import readable_length
+from sciml.plotting.sheet import readable_length
 
 
 def centre_line(field: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -98,8 +98,8 @@ def centreline_profiles(
         v_error.set(xlabel=places[0], ylabel=error_label)
         for axes in (u_axes, u_error, v_axes, v_error):
             style.light_grid(axes)
-        _symmetric(u_error, "x", factor * (u_pred - u_true))
-        _symmetric(v_error, "y", factor * (v_pred - v_true))
+        symmetric_axis(u_error, "x", factor * (u_pred - u_true))
+        symmetric_axis(v_error, "y", factor * (v_pred - v_true))
         u_error.axvline(0, color=style.INK, linewidth=0.6)
         v_error.axhline(0, color=style.INK, linewidth=0.6)
         figure.legend(loc="outside lower center", ncols=3)
@@ -113,7 +113,7 @@ def centreline_profiles(
     return figure
 
 
-def _symmetric(axes: Axes, which: str, error: NDArray[np.float64]) -> None:
+def symmetric_axis(axes: Axes, which: str, error: NDArray[np.float64]) -> None:
     """Centre the error axis on zero with three ticks, so that its size can be read off."""
     finite = error[np.isfinite(error)]
     top = 1.15 * float(np.abs(finite).max()) if finite.size else 0.0

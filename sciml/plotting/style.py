@@ -1,13 +1,17 @@
 """How our pictures look, and how they are made and written."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 from matplotlib import style as matplotlib_style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 INK = "#222222"
 TRUTH = "#222222"
@@ -20,6 +24,9 @@ SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 ERROR = "magma"
 NOT_FINITE = "#bdbdbd"
+
+DAY = 86400.0
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _RC = {
     "font.size": 9.0,
@@ -82,5 +89,38 @@ def light_grid(axes: Axes) -> None:
 
 
 def with_unit(name: str, unit: str) -> str:
-    """``"u (m/s)"``; a dimensionless quantity stands alone."""
-    return f"{name} ({unit})" if unit and unit != "1" else name
+    """``"u (m/s)"``, ``"p (m²/s²)"``; a dimensionless quantity stands alone."""
+    raised = re.sub(r"\^(-?\d+)", lambda power: power[1].translate(RAISED), unit)
+    return f"{name} ({raised})" if unit and unit != "1" else name
+
+
+def frame_colours(count: int) -> NDArray[np.float64]:
+    """Colours of lines at increasing times, dark to light."""
+    return matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, count))
+
+
+def readable_time(times: Sequence[float] | None, unit: str) -> tuple[float, str]:
+    """Factor and unit that make times readable: days for what is given in seconds and lasts longer than two days."""
+    if unit == "s" and times is not None and len(times) and max(times) > 2 * DAY:
+        return 1 / DAY, "d"
+    return 1.0, unit
+
+
+def value_limits(truth: NDArray[np.float64], prediction: NDArray[np.float64] | None = None) -> tuple[float, float]:
+    """Limits of an axis of values: the truth's range with a margin, widened for a prediction by half at most.
+
+    A prediction that blew up must not squeeze the truth to a line.
+    """
+    finite = truth[np.isfinite(truth)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    span = high - low or max(abs(high), 1.0)
+    bottom, top = low, high
+    if prediction is not None and (known := prediction[np.isfinite(prediction)]).size:
+        bottom = min(low, max(float(known.min()), low - 0.5 * span))
+        top = max(high, min(float(known.max()), high + 0.5 * span))
+    return bottom - 0.06 * span, top + 0.06 * span
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """At most ``wanted`` of ``count`` indices, evenly from the first to the last."""
+    return sorted({int(index) for index in np.linspace(0, count - 1, wanted).round()})

@@ -1,5 +1,14 @@
 """Reference solvers in batched torch: they make training data and judge rollouts."""
 
+from sciml.solvers.elliptic import solve_darcy
+from sciml.solvers.exponential import ExponentialSolver
 from sciml.solvers.incompressible import FlowState, IncompressibleSolver
+from sciml.solvers.super_time_stepping import RungeKuttaLegendre
 
-__all__ = ["FlowState", "IncompressibleSolver"]
+__all__ = [
+    "ExponentialSolver",
+    "FlowState",
+    "IncompressibleSolver",
+    "RungeKuttaLegendre",
+    "solve_darcy",
+]

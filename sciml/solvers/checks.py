@@ -13,7 +13,7 @@ from sciml.physics.grid import check_positive
 def per_case(name: str, values: Tensor, batch: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``values`` as a positive finite ``(batch,)`` tensor; a number serves every case. Else
     ``ConfigError``."""
-    values = torch.as_tensor(values)
+    values = values if isinstance(values, Tensor) else torch.as_tensor(values, dtype=torch.float64)
     if values.ndim == 0:
         values = values.expand(batch)
     if values.shape != (batch,):

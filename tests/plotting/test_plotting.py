@@ -19,8 +19,9 @@ from sciml.plotting import (
     rollout_error,
     triptych,
 )
-from sciml.plotting.panels import make_panels, per_cent, readable_length
+from sciml.plotting.panels import make_panels, per_cent
 from sciml.plotting.profiles import centre_line
+from sciml.plotting.sheet import readable_length
 
 
 def images(figure):
