@@ -329,6 +329,11 @@ def as_times(times: Tensor | Sequence[float], batch: int) -> Tensor:
     return values
 
 
+def detached(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without gradients: for checks, which look at numbers."""
+    return {name: value.detach() for name, value in values.items()}
+
+
 def _as_float64(name: str, value: Any) -> Tensor:
     try:
         return torch.as_tensor(value, dtype=torch.float64).cpu()  # a few numbers: they live where they are checked

@@ -16,7 +16,7 @@ from torch import Tensor
 from sciml.errors import SolverError
 from sciml.problems import mac
 from sciml.problems.bands import BandedProblem
-from sciml.problems.base import Parameter, ParameterValues, Sample, as_times
+from sciml.problems.base import Parameter, ParameterValues, Sample, as_times, detached
 from sciml.problems.draws import log_uniform, uniform
 
 MAX_REYNOLDS = 5000.0
@@ -189,7 +189,7 @@ class Cavity(BandedProblem):
         values = self.as_parameters(parameters)
         batch = values["density"].shape[0]
         times = self.frame_times(values) if times is None else as_times(times, batch)
-        self.check_resolved(values, shape)
+        self.check_resolved(detached(values), shape)
         lid = values["lid_velocity"]
         mac.check_covers("lid_velocity", lid, times.shape[1])
 

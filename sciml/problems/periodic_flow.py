@@ -13,7 +13,7 @@ from torch import Tensor
 from sciml.datasets import FaceFieldInfo, FieldInfo
 from sciml.errors import ConfigError, SolverError
 from sciml.problems import mac
-from sciml.problems.base import Parameter, ParameterValues, Problem, as_times
+from sciml.problems.base import Parameter, ParameterValues, Problem, as_times, detached
 from sciml.problems.draws import draw_number, log_uniform, uniform
 from sciml.problems.initial_field import as_initial
 
@@ -192,7 +192,7 @@ class PeriodicFlow(Problem):
         values = self.as_parameters(parameters)
         batch = values["viscosity"].shape[0]
         times = self.frame_times(values) if times is None else as_times(times, batch)
-        self.check_resolved(values, shape)
+        self.check_resolved(detached(values), shape)
         grid = self._grid(shape, values, device)
         solver = IncompressibleSolver(
             grid, _boundaries(self.dim), values["viscosity"].to(device), dtype=dtype, device=device, cfl=CFL

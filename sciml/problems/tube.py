@@ -17,7 +17,7 @@ from torch import Tensor
 from sciml.errors import SolverError
 from sciml.problems import mac
 from sciml.problems.bands import BandedProblem
-from sciml.problems.base import Parameter, ParameterValues, Sample, as_times
+from sciml.problems.base import Parameter, ParameterValues, Sample, as_times, detached
 from sciml.problems.draws import log_uniform, uniform
 
 MAX_REYNOLDS = 1300.0
@@ -203,7 +203,7 @@ class Tube(BandedProblem):
         shape = self.grid(resolution)
         values = self.as_parameters(parameters)
         times = self.frame_times(values) if times is None else as_times(times, values["density"].shape[0])
-        self.check_resolved(values, shape)
+        self.check_resolved(detached(values), shape)
         inlet = values["inlet_velocity"]
         mac.check_covers("inlet_velocity", inlet, times.shape[1])
         inlet = inlet.to(device, dtype)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sciml.datasets import FieldInfo
 from sciml.errors import ConfigError, SolverError
-from sciml.problems.base import Parameter, ParameterValues, Problem, as_times
+from sciml.problems.base import Parameter, ParameterValues, Problem, as_times, detached
 from sciml.problems.draws import draw_number, log_uniform
 from sciml.problems.initial_field import as_initial
 from sciml.problems.random_fields import periodic_field, periodic_variance
@@ -180,7 +180,7 @@ class Vorticity(Problem):
         times = self.frame_times(values) if times is None else as_times(times, batch)
         if initial is None:
             shape = self.grid(resolution)
-            self.check_resolved(values, shape)
+            self.check_resolved(detached(values), shape)
             initial = self.initial(values, shape, dtype, device)
         else:
             shape = self.grid(tuple(initial.shape[2:]) if resolution is None and initial.ndim == 4 else resolution)
