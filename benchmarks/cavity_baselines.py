@@ -120,7 +120,7 @@ def main() -> None:
     (part,) = split.test
     train_cases, data = trajectories(split.train, ["velocity"]), trajectories(part, ["velocity"])
     validation = trajectories(split.validation, ["velocity"])
-    shape = build_surrogate(config, problem, build_operator(config, problem), split.train, train_cases)
+    shape = build_surrogate(config, problem, build_operator(config, problem), split.train)
     first = first_target(shape)
     target = data.state[:, first:]
     rows = [

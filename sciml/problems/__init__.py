@@ -2,11 +2,41 @@
 
 from sciml.errors import ConfigError, did_you_mean
 from sciml.problems.base import Parameter, Problem, Sample
+from sciml.problems.burgers import Burgers
 from sciml.problems.cavity import Cavity
+from sciml.problems.darcy import Darcy
+from sciml.problems.diffusion_sorption import DiffusionSorption
+from sciml.problems.gray_scott import GrayScott
+from sciml.problems.periodic_flow import PeriodicFlow
+from sciml.problems.tube import Tube
+from sciml.problems.vorticity import Vorticity
 
-PROBLEMS: dict[str, type[Problem]] = {"cavity": Cavity}
+PROBLEMS: dict[str, type[Problem]] = {
+    "burgers": Burgers,
+    "cavity": Cavity,
+    "darcy": Darcy,
+    "diffusion_sorption": DiffusionSorption,
+    "gray_scott": GrayScott,
+    "periodic_flow": PeriodicFlow,
+    "tube": Tube,
+    "vorticity": Vorticity,
+}
 
-__all__ = ["PROBLEMS", "Cavity", "Parameter", "Problem", "Sample", "get_problem"]
+__all__ = [
+    "PROBLEMS",
+    "Burgers",
+    "Cavity",
+    "Darcy",
+    "DiffusionSorption",
+    "GrayScott",
+    "Parameter",
+    "PeriodicFlow",
+    "Problem",
+    "Sample",
+    "Tube",
+    "Vorticity",
+    "get_problem",
+]
 
 
 def get_problem(name: str, dim: int | None = None) -> Problem:

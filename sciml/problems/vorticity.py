@@ -30,6 +30,9 @@ MODES = 20
 COURANT = 1.5
 """Largest max sum_i |u_i| k_i dt: the error in time is then a hundredth of that in space, or less."""
 
+COARSEST_FORCED = 20
+"""Cells along a side that hold the flow driven by a source with four waves (16 do not)."""
+
 SMOOTH_BELOW = 48
 """Cells along a side under which drawn initial fields are smoother: the usual ones fill such a grid's last modes."""
 
@@ -104,6 +107,11 @@ class Vorticity(Problem):
         else:
             case |= {"viscosity": 1.0, "initial_smoothness": 2.5 if resolution >= SMOOTH_BELOW else 4.0}
             if subset == "kolmogorov":
+                if resolution < COARSEST_FORCED:
+                    raise SolverError(
+                        f"resolution {resolution} is too coarse for the four waves of the source of the subset "
+                        f"'kolmogorov'; use a resolution of at least {COARSEST_FORCED}"
+                    )
                 along_x = bool(torch.rand((), generator=generator) < 0.5)
                 waves = {"forcing_wavenumber_x": 4.0 * along_x, "forcing_wavenumber_y": 4.0 * (not along_x)}
                 case |= {"forcing": 3.0, "drag": 0.1, **waves}
