@@ -30,8 +30,8 @@ MODES = 20
 COURANT = 1.5
 """Largest max sum_i |u_i| k_i dt: the error in time is then a hundredth of that in space, or less."""
 
-COARSEST_FORCED = 20
-"""Cells along a side that hold the flow driven by a source with four waves (16 do not)."""
+COARSEST = {"decaying": 16, "kolmogorov": 20, "fno": 48, "hcmoe": 48}
+"""Cells along a side that hold the fields of a subset: its source (16 do not hold four waves) and its random field."""
 
 SMOOTH_BELOW = 48
 """Cells along a side under which drawn initial fields are smoother: the usual ones fill such a grid's last modes."""
@@ -98,6 +98,11 @@ class Vorticity(Problem):
         0.1 1/s; ``fno``: viscosity 1e-3 m^2/s and the source 0.1 (sin 2 pi (x + y) + cos 2 pi (x + y)); ``hcmoe``:
         viscosity 1e-4 m^2/s, no source.
         """
+        if resolution < COARSEST[subset]:
+            raise SolverError(
+                f"resolution {resolution} is too coarse for the fields of the subset {subset!r}; use a resolution of "
+                f"at least {COARSEST[subset]}"
+            )
         case: dict[str, float] = {"draw": draw_number(generator)}
         if subset == "fno":
             case |= {"viscosity": 1e-3, "forcing": 0.1 * math.sqrt(2), "forcing_phase": -math.pi / 4}
@@ -107,11 +112,6 @@ class Vorticity(Problem):
         else:
             case |= {"viscosity": 1.0, "initial_smoothness": 2.5 if resolution >= SMOOTH_BELOW else 4.0}
             if subset == "kolmogorov":
-                if resolution < COARSEST_FORCED:
-                    raise SolverError(
-                        f"resolution {resolution} is too coarse for the four waves of the source of the subset "
-                        f"'kolmogorov'; use a resolution of at least {COARSEST_FORCED}"
-                    )
                 along_x = bool(torch.rand((), generator=generator) < 0.5)
                 waves = {"forcing_wavenumber_x": 4.0 * along_x, "forcing_wavenumber_y": 4.0 * (not along_x)}
                 case |= {"forcing": 3.0, "drag": 0.1, **waves}
@@ -120,11 +120,6 @@ class Vorticity(Problem):
             lowest = max(2e-4, vorticity / _largest_wavenumber((resolution,) * 2, 1.0) ** 2)
             case["viscosity"] = log_uniform(generator, lowest, 5 * lowest)
             return case
-        if resolution < SMOOTH_BELOW:
-            raise SolverError(
-                f"resolution {resolution} is too coarse for the initial fields of the subset {subset!r}; "
-                f"use a resolution of at least {SMOOTH_BELOW}"
-            )
         return case
 
     def check_resolved(self, parameters: ParameterValues, resolution: Sequence[int]) -> None:
