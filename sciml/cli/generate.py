@@ -56,6 +56,9 @@ def generate(
             min=1, help="Frames of each case, the initial state included; default: the problem's.", show_default=False
         ),
     ] = None,
+    interval: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Time between frames.", show_default="the problem's")
+    ] = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Make only the I-th of N files (I from 1 to N).")
     ] = None,
@@ -84,6 +87,7 @@ def generate(
             cases=cases,
             resolution=resolution,
             frames=frames,
+            interval=interval,
             seed=seed,
             shard=part,
             workers=workers or os.cpu_count() or 1,

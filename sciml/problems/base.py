@@ -215,11 +215,19 @@ class Problem(ABC):
             )
         return shape
 
-    def frame_times(self, parameters: ParameterValues, frames: int | None = None) -> Tensor:
-        """The default times of the frames, ``(B, frames)`` in seconds; of a static problem one frame at 0."""
+    def frame_times(
+        self, parameters: ParameterValues, frames: int | None = None, interval: float | None = None
+    ) -> Tensor:
+        """Times of frames ``interval`` seconds apart, ``(B, frames)``; of a static problem one frame at 0.
+
+        Raises ``ConfigError`` for an interval that is not positive.
+        """
+        interval = self.frame_interval if interval is None else interval
+        if not 0 < interval < float("inf"):
+            raise ConfigError(f"the interval between frames is {interval}; it must be positive")
         batch = next(iter(self.as_parameters(parameters).values())).shape[0]
         frames = 1 if self.static else self.frames if frames is None else frames
-        return (self.frame_interval * torch.arange(frames, dtype=torch.float64)).expand(batch, frames)
+        return (interval * torch.arange(frames, dtype=torch.float64)).expand(batch, frames)
 
     @abstractmethod
     def lengths(self, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -49,6 +49,7 @@ def generate_timed(
     cases: int = 10,
     resolution: int | None = None,
     frames: int | None = None,
+    interval: float | None = None,
     seed: int = 0,
     shard: tuple[int, int] = (1, 1),
     workers: int = 1,
@@ -57,10 +58,11 @@ def generate_timed(
 ) -> Generation:
     """Write ``cases`` cases of a subset to the HDF5 file ``out``.
 
-    ``shard=(i, n)`` makes the i-th of n files (1-based) of the same sample; ``sciml.datasets.merge_files`` joins them.
-    Up to ``workers`` processes solve groups of cases, one thread each (only on the CPU). A generation that was
-    interrupted continues with the missing cases, and the finished file is the same, bit for bit, on the same machine:
-    cases are grouped before anything is solved.
+    ``resolution``, ``frames`` and ``interval`` (seconds between frames) are by default the problem's. ``shard=(i, n)``
+    makes the i-th of n files (1-based) of the same sample; ``sciml.datasets.merge_files`` joins them. Up to ``workers``
+    processes solve groups of cases, one thread each (only on the CPU). A generation that was interrupted continues with
+    the missing cases, and the finished file is the same, bit for bit, on the same machine: cases are grouped before
+    anything is solved.
 
     Raises ``ConfigError`` for bad arguments, ``SolverError`` for cases that cannot be resolved (after all others are
     written), ``DataError`` if ``out`` cannot be written or holds other data.
@@ -77,7 +79,7 @@ def generate_timed(
     sample = sample.select(numbers)
     if not sample.subsets:
         raise ConfigError(f"shard {index}/{count} of {cases} cases is empty")
-    times = problem.frame_times(sample.parameters, frames)
+    times = problem.frame_times(sample.parameters, frames, interval)
     shape = problem.grid(resolution)
     info = problem.dataset_info(shape, frames, subset, seed=seed, extra={"subset": subset, "shard": f"{index}/{count}"})
     parameters, coordinates = sample.parameters, problem.coordinates(sample.parameters, shape)

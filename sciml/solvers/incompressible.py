@@ -227,22 +227,30 @@ class IncompressibleSolver:
         lengths."""
         return self._step(self._with_current_boundaries(state), self._prepare(self._per_case("dt", dt)))
 
-    def advance(self, state: FlowState, duration: Tensor) -> FlowState:
+    def advance(self, state: FlowState, duration: Tensor, steps: int | None = None) -> FlowState:
         """Advance every case by its ``duration (B,)``, in one number of steps for the batch and equal steps
         per case.
 
         The number follows from the CFL and diffusion numbers of the neediest case and is looked at again
-        every 50 steps. Raises ``SolverError`` naming the case when a velocity becomes non-finite or too many
-        steps are needed.
+        every 50 steps; ``steps`` fixes it. Raises ``SolverError`` naming the case when a velocity becomes
+        non-finite, too many steps are needed, or the given steps are too few for stability.
         """
+        if steps is not None and steps < 1:
+            raise ConfigError(f"steps is {steps}; at least 1 is needed.")
         remaining = self._per_case("duration", duration)
         state = self._with_current_boundaries(state)
         left, prepared = 0, None
         while True:
-            needed = self._steps_needed(state, remaining)
-            if prepared is None or needed > left or needed < 0.7 * left:
-                left = needed
-                prepared = self._prepare(remaining / left)
+            if steps is None:
+                needed = self._steps_needed(state, remaining)
+                if prepared is None or needed > left or needed < 0.7 * left:
+                    left = needed
+                    prepared = self._prepare(remaining / left)
+            else:
+                if prepared is None:
+                    left = steps
+                    prepared = self._prepare(remaining / left)
+                self._check_stable(state, prepared.dt)
             burst = min(left, _RECHECK)
             for _ in range(burst):
                 state = self._step(state, prepared)
@@ -306,6 +314,19 @@ class IncompressibleSolver:
                 "refine less, shorten the interval or lower cfl."
             )
         return max(1, math.ceil(most * (1 - 1e-6)))
+
+    def _check_stable(self, state: FlowState, dt: Tensor) -> None:
+        """``SolverError`` naming the case for which ``dt (B,)`` is above the CFL number that is stable."""
+        with torch.no_grad():
+            check_finite(state.velocity, "computed")
+            limit = stable_cfl(state.velocity, self.viscosity, self.metrics)
+            cfl = dt * convection_rate(state.velocity, self.metrics, self.values)
+            worst, case = (value.item() for value in (cfl / limit).max(0))
+        if worst > 1:
+            raise SolverError(
+                f"Case {case}: a step of {float(dt[case]):.3g} s has the CFL number {float(cfl[case]):.3g}; the scheme "
+                f"takes {float(limit[case]):.3g} here. Take at least {math.ceil(worst)} times as many steps."
+            )
 
     # -- small helpers ----------------------------------------------------------------------------------
 

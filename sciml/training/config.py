@@ -42,6 +42,7 @@ class DataConfig(Section):
     cases: Cases = Cases()
     resolution: int | None = Field(None, ge=8, description="default: the problem's")
     frames: int | None = Field(None, ge=1, description="default: the problem's")
+    interval: float | None = Field(None, gt=0, description="seconds between frames; default: the problem's")
     fields: list[str] = Field([], description="what is predicted; default: the problem's")
     inputs: list[str] = Field([], description="what a map reads; default: the problem's given fields")
     seed: int = Field(0, ge=0)

@@ -205,7 +205,9 @@ def _generated(
     config: DataConfig, problem: Problem, subset: str, cases: int, seed: int, device: str, progress: Progress
 ) -> Path:
     problem_name = problem.name if problem.dim == problem.dims[0] else f"{problem.name}{problem.dim}d"
-    name = f"{problem_name}-{subset}-{cases}x{config.resolution}x{config.frames}-seed{seed}-v{GENERATOR_VERSION}.h5"
+    spaced = f"-{config.interval:g}s" if config.interval else ""
+    shape = f"{cases}x{config.resolution}x{config.frames}{spaced}"
+    name = f"{problem_name}-{subset}-{shape}-seed{seed}-v{GENERATOR_VERSION}.h5"
     file = Path(config.directory) / name
     if file.exists():
         progress.message(f"data: {file} (kept from before)")
@@ -218,6 +220,7 @@ def _generated(
             cases=cases,
             resolution=config.resolution,
             frames=config.frames,
+            interval=config.interval,
             seed=seed,
             workers=config.workers or os.cpu_count() or 1,
             device=device,

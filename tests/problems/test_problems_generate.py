@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -198,3 +199,15 @@ def test_unwritable_output(tmp_path):
     blocker.write_text("in the way")
     with pytest.raises(DataError, match="cannot create"):
         generate("cavity", blocker / "x.h5", **SMALL)
+
+
+def test_interval_between_frames(tmp_path):
+    path = generate("burgers", tmp_path / "b.h5", subset="fno", cases=2, resolution=96, frames=4, interval=0.02)
+    file = DatasetFile(path)
+    assert np.allclose(file.times, 0.02 * np.arange(4))
+    usual = get_problem("burgers").solve(
+        {name: values for name, values in file.parameters.items()}, 96, [0.0, 0.02, 0.04, 0.06]
+    )
+    np.testing.assert_allclose(file.state()[:, :, :1], usual["velocity"], rtol=0, atol=1e-5)
+    with pytest.raises(ConfigError, match="interval between frames is -1"):
+        generate("burgers", tmp_path / "c.h5", cases=2, interval=-1.0)

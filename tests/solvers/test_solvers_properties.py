@@ -353,3 +353,19 @@ def test_stable_cfl_bounds_the_growth_of_every_wave(cell_reynolds):
     assert growth(cfl) < 1 + 1e-9
     if cell_reynolds >= 5:
         assert growth(1.15 * cfl) > 1 + 1e-9  # and it is not far below the limit
+
+
+def test_given_steps_are_taken_or_refused():
+    grid = box((16, 16), torch.ones(2, 2, dtype=torch.float64))
+    sides = {"x_low": Wall(), "x_high": Wall(), "y_low": Wall(), "y_high": MovingWall((torch.tensor([1.0, 8.0]), 0.0))}
+    solver = IncompressibleSolver(grid, sides, torch.tensor([0.01, 0.08]), dtype=torch.float64)
+    start, duration = solver.initial_state(), torch.full((2,), 0.1, dtype=torch.float64)
+    by_steps = start
+    for _ in range(40):
+        by_steps = solver.step(by_steps, duration / 40)
+    given = solver.advance(start, duration, steps=40)
+    assert all(torch.equal(a, b) for a, b in zip(given.velocity, by_steps.velocity, strict=True))
+    with pytest.raises(SolverError, match=r"Case 1: a step of 0.02 s has the CFL number 2.56.*at least \d+ times"):
+        solver.advance(start, duration, steps=5)
+    with pytest.raises(ConfigError, match="at least 1"):
+        solver.advance(start, duration, steps=0)
