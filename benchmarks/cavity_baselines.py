@@ -26,10 +26,10 @@ from sciml.problems import get_problem
 from sciml.progress import Progress
 from sciml.surrogate import Surrogate, load
 from sciml.training import resolve_config, train
+from sciml.training.build import build_operator, build_surrogate
 from sciml.training.data import Split, gather, prepare, trajectories
 from sciml.training.evaluation import Predictions, first_target, lookup, persistence, predict, score
 from sciml.training.loop import shuffled_batch
-from sciml.training.run import build_operator, build_surrogate
 
 SUBSETS = ("bc", "geo", "prop")
 

@@ -12,8 +12,8 @@ from sciml.errors import CheckpointError, ConfigError, DataError
 from sciml.problems import get_problem
 from sciml.progress import Progress
 from sciml.surrogate import OutOfRangeWarning, Surrogate
+from sciml.training.build import build_operator, build_surrogate
 from sciml.training.data import prepare
-from sciml.training.run import build_operator, build_surrogate
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -6,8 +6,8 @@ from tiny import tiny_config, tiny_run_config
 from sciml.plotting.steady import steady_profiles
 from sciml.problems import get_problem
 from sciml.progress import Progress
+from sciml.training.build import build_operator, build_surrogate
 from sciml.training.data import prepare
-from sciml.training.run import build_operator, build_surrogate
 
 
 @pytest.fixture(scope="module")

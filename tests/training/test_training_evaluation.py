@@ -9,9 +9,10 @@ from sciml.problems import get_problem
 from sciml.problems.generate import generate
 from sciml.progress import Progress
 from sciml.training import make_config
+from sciml.training.build import build_operator, build_surrogate
 from sciml.training.data import Trajectories, prepare, trajectories
 from sciml.training.evaluation import evaluate, lookup, persistence, predict
-from sciml.training.run import build_operator, build_surrogate, evaluate_run, train
+from sciml.training.run import evaluate_run, train
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,11 @@ from sciml.problems import get_problem
 from sciml.progress import Progress
 from sciml.surrogate import OutOfRangeWarning
 from sciml.training import map_evaluation, train
+from sciml.training.build import build_operator, build_surrogate
 from sciml.training.config import complete, make_config, resolve_config
 from sciml.training.data import MapCases, prepare
 from sciml.training.losses import relative_l2
-from sciml.training.run import build_operator, build_surrogate, evaluate_run
+from sciml.training.run import evaluate_run
 from sciml.training.tasks import MapLoss, observed
 
 KINDS = {
