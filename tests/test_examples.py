@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sciml.problems import PROBLEMS
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -30,6 +32,19 @@ def test_solve_cavity(capsys):
 def test_train_in_python(tmp_path, capsys):
     load("train_in_python").main(tmp_path, steps=3)
     assert "frame 5: relative error" in capsys.readouterr().out
+
+
+def test_map_darcy(tmp_path, capsys):
+    error = load("map_darcy").main(tmp_path, steps=30)
+    assert error < 0.6 and "from 40 wells" in capsys.readouterr().out
+
+
+def test_gallery(tmp_path, monkeypatch):
+    """Every problem is drawn; the quick ones are enough here."""
+    gallery = load("gallery")
+    assert set(gallery.SHOWN) == set(PROBLEMS)
+    monkeypatch.setattr(gallery, "PROBLEMS", ["burgers", "darcy", "diffusion_sorption", "vorticity"] * 2)
+    assert gallery.main(tmp_path / "all.png").stat().st_size > 10_000
 
 
 def test_every_example_is_tested():
