@@ -29,7 +29,7 @@ def image(name: str) -> tuple[torch.Tensor, list[float], str]:
     sample = problem.sample(1, subset, seed=2)
     with torch.inference_mode():
         trajectory = problem.solve(sample.parameters)
-    field = trajectory[shown_field][0]
+    field = trajectory[shown_field][0].double()
     sides = problem.lengths(sample.parameters)[0].tolist()
     shown = field.norm(dim=1) if field.shape[1] > 1 else field[:, 0]  # the speed of a velocity
     title = f"{name} {problem.dim}D: {'speed' if field.shape[1] > 1 else shown_field}"
@@ -48,7 +48,7 @@ def main(path: Path = Path("problems.png")) -> Path:
         colours = "RdBu_r" if values.min() < 0 < values.max() else "viridis"
         largest = float(values.abs().max()) if colours == "RdBu_r" else None
         limits = {"vmin": -largest, "vmax": largest} if largest else {}
-        shown = axes.imshow(values.mT, origin="lower", extent=box, aspect="auto", cmap=colours, **limits)
+        shown = axes.imshow(values.mT.numpy(), origin="lower", extent=box, aspect="auto", cmap=colours, **limits)
         figure.colorbar(shown, ax=axes)
         axes.set_title(title, fontsize=9)
     figure.savefig(path, dpi=90)

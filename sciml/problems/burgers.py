@@ -326,5 +326,5 @@ class Burgers(Problem):
             "operator": {"name": name, **options.get(name, {})},
             **many,
             "task": {"target": "state", "unroll": 2},
-            "budget": {"minutes": 4.0 if self.dim == 2 else 3.0},
+            "budget": {"minutes": 3.0 if self.dim == 2 else 2.0},
         }

@@ -208,7 +208,7 @@ class Darcy(Problem):
             "operator": {"name": name, **OPERATOR_OPTIONS.get(name, {})},
             "data": {"cases": {"train": 1000, "validation": 100, "test": 100}},
             "task": {"kind": "map"},
-            "budget": {"minutes": 4.0},
+            "budget": {"minutes": 3.0},
         }
 
 

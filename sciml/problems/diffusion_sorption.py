@@ -215,9 +215,8 @@ class DiffusionSorption(Problem):
         return {
             "problem": self.name,
             "operator": {"name": name, **OPERATOR_OPTIONS.get(name, {})},
-            "data": {"resolution": self.resolution, "frames": self.frames},
             "task": {"target": "increment", "unroll": 2},
-            "budget": {"minutes": 4.0},
+            "budget": {"minutes": 1.5},
         }
 
 

@@ -271,9 +271,8 @@ class Tube(BandedProblem):
         return {
             "problem": self.name,
             "operator": {"name": name, **OPERATOR_OPTIONS.get(name, {})},
-            "data": {"resolution": self.resolution},
             "task": {"target": "state", "unroll": 2, "unroll_from": 0.8},
-            "budget": {"minutes": 4.0},
+            "budget": {"minutes": 2.0},
         }
 
 

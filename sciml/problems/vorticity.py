@@ -41,7 +41,7 @@ FORCED_SPEED_UP = 1.3
 
 OPERATOR_OPTIONS: dict[str, dict[str, Any]] = {
     "fno": {"patch_size": 2, "n_modes": [23, 23], "hidden_channels": 32, "padding": 0.0},
-    "unet": {"patch_size": 2, "hidden_channels": [32, 64, 96]},
+    "unet": {"patch_size": 2, "hidden_channels": [48, 64, 96]},
 }
 """Constructor arguments of the operators in the default recipe."""
 
@@ -291,13 +291,13 @@ class Vorticity(Problem):
         return torch.stack(values, -1)
 
     def recipe(self, operator: str | None = None) -> dict[str, Any]:
-        """The default of ``sciml train --problem vorticity``: a Fourier neural operator without padding (periodic)."""
-        name = operator or "fno"
+        """The default of ``sciml train --problem vorticity``."""
+        name = operator or "unet"
         return {
             "problem": self.name,
             "operator": {"name": name, **OPERATOR_OPTIONS.get(name, {})},
             "task": {"target": "increment", "unroll": 2, "unroll_from": 0.6},
-            "budget": {"minutes": 8.0},
+            "budget": {"minutes": 5.0},
         }
 
     # ------------------------------------------------------------------------------------------------------- on disk
