@@ -2,8 +2,8 @@
 
 python benchmarks/problem_costs.py [--problems cavity tube ...]
 
-A case is solved in this process with one thread, in the batch that ``sciml generate`` uses and by itself (the mean over
-a few cases). Sets are generated as a user does, file and worker processes included.
+The same cases are solved in this process with one thread, in batches as ``sciml generate`` makes them and one by one.
+Sets are generated as a user does, file and worker processes included.
 """
 
 from __future__ import annotations
@@ -17,38 +17,48 @@ import torch
 from harness import Row, report
 
 from sciml.problems import PROBLEMS, get_problem
-from sciml.problems.base import Problem
+from sciml.problems.base import Problem, Sample
 from sciml.problems.generate import generate
 
-ALONE = 3
-"""Cases solved one by one."""
+FEWEST = 12
+"""Cases that are solved at least."""
 
 
 @torch.inference_mode()
 def case_cost(problem: Problem) -> Row:
-    """Wall-clock seconds per case of the default sample, one thread."""
-    count = problem.group
+    """Wall-clock seconds per case of a default sample, one thread."""
+    count = max(problem.group, FEWEST)
     sample = problem.sample(count, "all", seed=0)
     times = problem.frame_times(sample.parameters)
     problem.solve(sample.select([0]).parameters, None, times[:1, : 2 - problem.static])  # warm-up
-    started = time.perf_counter()
-    problem.solve(sample.parameters, None, times)
-    batched = (time.perf_counter() - started) / count
-    # Cases from the whole range of costs, not the first ones.
-    chosen = torch.linspace(0, count - 1, ALONE).long().tolist()
-    started = time.perf_counter()
-    for case in chosen:
-        problem.solve(sample.select([case]).parameters, None, times[[case]])
-    alone = (time.perf_counter() - started) / ALONE
+    batched, alone = (
+        seconds(problem, sample, times, groups_of_similar_cost(problem, sample, times, size))
+        for size in (problem.group, 1)
+    )
     return {
         "problem": f"{problem.name} {problem.dim}D",
         "grid": "x".join(map(str, problem.grid())),
         "frames": times.shape[1],
-        "batch": count,
-        "ms per case, batch": 1e3 * batched,
-        "ms per case, alone": 1e3 * alone,
+        "cases": count,
+        "batch": problem.group,
+        "ms per case, batch": 1e3 * batched / count,
+        "ms per case, alone": 1e3 * alone / count,
         "alone / batch": alone / batched,
     }
+
+
+def groups_of_similar_cost(problem: Problem, sample: Sample, times: torch.Tensor, size: int) -> list[list[int]]:
+    """As ``sciml generate`` groups the cases."""
+    order = problem.cost(sample.parameters, times, problem.resolution).argsort(descending=True).tolist()
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def seconds(problem: Problem, sample: Sample, times: torch.Tensor, groups: list[list[int]]) -> float:
+    """To solve all groups, one after the other."""
+    started = time.perf_counter()
+    for group in groups:
+        problem.solve(sample.select(group).parameters, None, times[group])
+    return time.perf_counter() - started
 
 
 def set_cost(name: str, subset: str, cases: int, resolution: int | None, workers: int) -> Row:

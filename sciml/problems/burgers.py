@@ -106,7 +106,7 @@ class Burgers(Problem):
             self.subsets, self.mixture = ("fno", "pdebench", "dgno"), ("fno", "pdebench")
             self.resolution, self.group = 256, 125
         else:
-            self.subsets, self.resolution, self.group = ("viscosity", "amplitude"), 64, 12
+            self.subsets, self.resolution, self.group = ("viscosity", "amplitude"), 64, 4
 
     # ------------------------------------------------------------------------------------------------------- sampling
 

@@ -79,7 +79,7 @@ class PeriodicFlow(Problem):
     def __init__(self, dim: int | None = None) -> None:
         super().__init__(dim)
         # a plane flow is cheap; a few cubes fill the cache, and larger batches of them are slower
-        self.resolution, self.group = (64, 12) if self.dim == 2 else (32, 4)  # type: ignore[misc]
+        self.resolution, self.group = (64, 12) if self.dim == 2 else (32, 2)  # type: ignore[misc]
 
     @property
     def fields(self) -> tuple[FieldInfo, ...]:

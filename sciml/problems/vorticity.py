@@ -58,6 +58,7 @@ class Vorticity(Problem):
     name = "vorticity"
     title = "Periodic flow in vorticity"
     learned = ("vorticity",)
+    group = 4
     frame_interval = 0.5
     solver = f"pseudo-spectral, 2/3 rule, ETDRK4, Courant number {COURANT}"
     fields = (FieldInfo("vorticity", 1, "1/s", order=0),)
