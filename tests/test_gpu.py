@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_config
 
-from sciml.problems import get_problem
+from sciml.problems import PROBLEMS, get_problem
 from sciml.surrogate import load
 from sciml.training import make_config, train
 
@@ -22,6 +22,26 @@ def test_solver_agrees_with_the_cpu():
     cuda = cavity.solve(parameters, 24, times, dtype=torch.float64, device="cuda")
     assert cuda["velocity"].device.type == "cuda"
     torch.testing.assert_close(cuda["velocity"].cpu(), cpu["velocity"], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"), [(name, dim) for name, problem in sorted(PROBLEMS.items()) for dim in problem.dims]
+)
+def test_every_problem_is_solved_as_on_the_cpu(name, dim):
+    problem = get_problem(name, dim)
+    sample = problem.sample(2, problem.subsets[0], seed=1)
+    times = None if problem.static else problem.frame_times(sample.parameters, 2)
+    cpu, cuda = (
+        problem.solve(sample.parameters, None, times, dtype=torch.float64, device=device) for device in ("cpu", "cuda")
+    )
+    for field in problem.learned:
+        assert cuda[field].device.type == "cuda"
+        largest = float(cpu[field].abs().max())
+        torch.testing.assert_close(cuda[field].cpu(), cpu[field], rtol=0, atol=1e-7 * largest)
+    residual = problem.residual(cuda, sample.parameters)
+    assert all(
+        part.device.type == "cuda" and torch.isfinite(part).all() for parts in residual.values() for part in parts
+    )
 
 
 def test_training_and_surrogate(cavity_file, tmp_path):
