@@ -21,7 +21,8 @@ from sciml.training.data import MapCases, Part, trajectories
 def build_operator(config: TrainConfig, problem: Problem) -> Operator:
     """The untrained operator, its weights a function of the seed.
 
-    Raises ``ConfigError`` for a wrong name, key or field.
+    Raises ``ConfigError`` for a wrong name, key or field, for an operator made for another number of dimensions, and
+    ``DataError`` for a grid that it cannot take: mistakes are better met before minutes of generation.
     """
     known = {field.name: field for field in problem.fields}
     for key in ("fields", "inputs"):
@@ -37,28 +38,32 @@ def build_operator(config: TrainConfig, problem: Problem) -> Operator:
     if config.operator.name in OPERATORS:
         periodic = set(problem.boundaries(config.data.subset).values()) == {"periodic"}
         options = {**OPERATORS[config.operator.name].options_for(problem.dim, periodic), **options}
+    read, conditions = input_channels(problem, config.data.fields, config.data.inputs, config.task), None
     # The initial weights are the one draw that layers make from the global generator: seed it, and leave it as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return create_operator(
+        operator = create_operator(
             config.operator.name,
-            in_channels=input_channels(problem, config.data.fields, config.data.inputs, config.task),
+            in_channels=read,
             out_channels=channels,
             n_parameters=len(problem.condition_names),
             **options,
         )
-
-
-def build_surrogate(config: TrainConfig, problem: Problem, operator: Operator, part: Part) -> Surrogate:
-    """The operator with the normaliser and the ranges of the training cases.
-
-    Raises ``ConfigError`` for an operator made for another number of dimensions.
-    """
     if operator.dim != problem.dim:
         raise ConfigError(
             f"the operator {config.operator.name!r} is for {operator.dim} dimensions, the problem {problem.name!r} has "
             f"{problem.dim}; change the operator's arguments (e.g. n_modes, n_sensors, dim)"
         )
+    if not config.data.files:
+        if problem.condition_names:
+            conditions = torch.zeros(1, len(problem.condition_names))
+        with torch.no_grad():
+            operator(torch.zeros(1, read, *problem.grid(config.data.resolution)), parameters=conditions)
+    return operator
+
+
+def build_surrogate(config: TrainConfig, problem: Problem, operator: Operator, part: Part) -> Surrogate:
+    """The operator with the normaliser and the ranges of the training cases."""
     describe = _describe_map if config.task.kind == "map" else _describe_steps
     statistics, parameters, intervals, grid = describe(config, problem, part)
     steps = intervals.shape[1]

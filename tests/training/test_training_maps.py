@@ -253,3 +253,10 @@ def test_operator_of_another_dimension_is_refused(cavity_file, tmp_path):
     values["operator"] = {"name": "fno", "n_modes": [4], "hidden_channels": 4}
     with pytest.raises(ConfigError, match="is for 1 dimensions, the problem 'cavity' has 2"):
         train(make_config(values), tmp_path / "run")
+
+
+def test_a_grid_that_the_operator_cannot_take_is_met_before_generation(tmp_path):
+    config = resolve_config("vorticity", overrides=["data.resolution=50", f"data.directory={tmp_path / 'data'}"])
+    with pytest.raises(DataError, match="not a multiple of 8"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "data").exists() and not (tmp_path / "run").exists()
