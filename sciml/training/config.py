@@ -241,6 +241,8 @@ def complete(config: TrainConfig, problem: Problem) -> TrainConfig:
     frames = 1 if problem.static else data.frames or problem.frames
     if kind == "step" and frames < 3:
         raise ConfigError(f"data.frames is {frames}; learning steps needs at least 3")
+    if data.split == "extrapolate" and not problem.hard_subsets:
+        raise ConfigError(f"problem {problem.name!r} has no held-out subsets; use data.split=random")
     filled = {
         "resolution": data.resolution or problem.resolution,
         "frames": frames,

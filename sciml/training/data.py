@@ -164,8 +164,6 @@ def prepare(config: DataConfig, problem: Problem, device: str, progress: Progres
         return _random_split((file,), counts, config.seed, exact=True)
     if config.subset != "all":
         raise ConfigError(f"data.split=extrapolate goes with data.subset=all, not {config.subset!r}")
-    if not problem.hard_subsets:
-        raise ConfigError(f"problem {problem.name!r} has no held-out subsets; use --split random")
     known = counts["train"] + counts["validation"]
     file = _generated(config, problem, "outside", known, config.seed, device, progress)
     inner = _random_split((file,), {**counts, "test": 0}, config.seed, exact=True)

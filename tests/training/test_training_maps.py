@@ -211,6 +211,12 @@ def test_tasks_that_do_not_exist(overrides, message):
         resolve_config("cavity", overrides=overrides)
 
 
+def test_problems_without_hard_subsets_have_no_extrapolation():
+    with pytest.raises(ConfigError, match="'burgers' has no held-out subsets"):
+        resolve_config("burgers", overrides=["data.split=extrapolate"])
+    assert resolve_config("tube", overrides=["data.split=extrapolate"]).data.split == "extrapolate"
+
+
 def test_defaults_come_from_the_problem():
     config = resolve_config("cavity")
     assert (config.dim, config.data.resolution, config.data.frames) == (2, 64, 21)
