@@ -192,11 +192,9 @@ class Cavity(BandedProblem):
         self.check_resolved(detached(values), shape)
         lid = values["lid_velocity"]
         mac.check_covers("lid_velocity", lid, times.shape[1])
-
-        lengths = torch.stack([values["width"], values["height"]], 1)
         lid = lid.to(device, dtype)
         solver = IncompressibleSolver(
-            box(shape, lengths.to(device)),
+            box(shape, self.lengths(values).to(device)),
             _boundaries(mac.value_at(lid, 0)),
             (values["viscosity"] / values["density"]).to(device),
             dtype=dtype,

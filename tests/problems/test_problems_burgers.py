@@ -54,7 +54,7 @@ def fixed_steps(velocity, lengths, viscosity, duration, steps, walls=False):
 
 
 def test_exact_formulas_reproduce_the_tables():
-    """Points of /work/shared/truth/burgers_cole_hopf.json (2e6-point quadrature)."""
+    """Points of the house table truth/burgers_cole_hopf.json (Cole-Hopf) (2e6-point quadrature)."""
     for t, x, u in ((0.25, 0.05, -0.5315978594), (0.5, 0.05, -0.9789821784), (1.0, 0.5, -0.3761813957)):
         assert float(sine_shock([x], t)[0]) == pytest.approx(u, abs=1e-8)
     for nu, t, x, u in ((0.1, 0.5, 0.5, 0.3214703072), (0.05, 1.0, 3.0, 0.5386537534), (0.05, 2.0, 3.0, 0.7495109430)):
