@@ -311,7 +311,7 @@ class Burgers(Problem):
         """The default of ``sciml train --problem burgers``; in 1D a thousand cases take seconds to generate."""
         name = operator or "fno"
         options: dict[str, dict[str, Any]] = {
-            "fno": {"patch_size": 2, "n_modes": [33] * self.dim, "hidden_channels": 48, "padding": 0.0},
+            "fno": {"patch_size": 2, "n_modes": [33] * self.dim, "hidden_channels": 48},
             "unet": {"patch_size": 4, "hidden_channels": [48, 64, 96]},
         }
         many: dict[str, Any] = {

@@ -254,7 +254,7 @@ class GrayScott(Problem):
         name = operator or "unet"
         options: dict[str, dict[str, Any]] = {
             "unet": {"patch_size": 2, "hidden_channels": [32, 48] if self.dim == 3 else [48, 64, 96]},
-            "fno": {"patch_size": 2, "n_modes": [13] * self.dim, "hidden_channels": 32, "padding": 0.0},
+            "fno": {"patch_size": 2, "n_modes": [13] * self.dim, "hidden_channels": 32},
         }
         return {
             "problem": self.name,

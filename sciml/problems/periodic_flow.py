@@ -37,11 +37,11 @@ CFL = 0.8
 OPERATOR_OPTIONS: dict[int, dict[str, dict[str, Any]]] = {
     2: {
         "unet": {"patch_size": 2, "hidden_channels": [48, 64, 96]},
-        "fno": {"patch_size": 1, "n_modes": [16, 16], "hidden_channels": 32, "padding": 0.0},
+        "fno": {"patch_size": 1, "n_modes": [16, 16], "hidden_channels": 32},
     },
     3: {
         "unet": {"patch_size": 2, "hidden_channels": [32, 64]},
-        "fno": {"patch_size": 2, "n_modes": [8, 8, 8], "hidden_channels": 32, "padding": 0.0},
+        "fno": {"patch_size": 2, "n_modes": [8, 8, 8], "hidden_channels": 32},
     },
 }
 """Constructor arguments of the operators in the default recipe, by dimension."""

@@ -40,7 +40,7 @@ FORCED_SPEED_UP = 1.3
 """Vorticity (r.m.s.) of a forced flow in units of the square root of the source, as measured (1.2 to 1.4)."""
 
 OPERATOR_OPTIONS: dict[str, dict[str, Any]] = {
-    "fno": {"patch_size": 2, "n_modes": [23, 23], "hidden_channels": 32, "padding": 0.0},
+    "fno": {"patch_size": 2, "n_modes": [23, 23], "hidden_channels": 32},
     "unet": {"patch_size": 2, "hidden_channels": [48, 64, 96]},
 }
 """Constructor arguments of the operators in the default recipe."""

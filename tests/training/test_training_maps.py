@@ -266,3 +266,12 @@ def test_a_grid_that_the_operator_cannot_take_is_met_before_generation(tmp_path)
     with pytest.raises(DataError, match="not a multiple of 8"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "data").exists() and not (tmp_path / "run").exists()
+
+
+def test_the_operator_knows_whether_the_box_is_periodic():
+    """Burgers between walls pads its Fourier layers, the periodic one does not."""
+    for subset, padding in (("fno", 0.0), ("dgno", 0.125)):
+        config = resolve_config("burgers", overrides=[f"data.subset={subset}"])
+        assert build_operator(config, get_problem("burgers")).config["padding"] == padding
+    config = resolve_config("vorticity")
+    assert build_operator(config, get_problem("vorticity")).config["periodic"]
