@@ -8,6 +8,8 @@ over cases and differentiable in every tensor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -70,23 +72,22 @@ def trajectory_residual(
     times: Tensor,
     *,
     grid: Grid,
-    boundaries: Boundaries,
+    boundaries: Boundaries | Callable[[int], Boundaries],
     viscosity: Tensor,
 ) -> Faces:
     """``momentum_residual`` of every pair of successive frames, with the mean of the two pressures.
 
     ``velocity``: stored faces ``(B, T, *face_shape)`` per component, ``pressure (B, T, *cells)``, ``times (B,
-    T)``. Returns ``(B, T - 1, *unknown faces)`` per component. The boundary values must hold over the whole
-    trajectory.
+    T)``. Returns ``(B, T - 1, *unknown faces)`` per component. The boundary values hold over the whole
+    trajectory, or ``boundaries(t)`` gives those from frame t to frame t + 1.
     """
     pairs = []
     for t in range(times.shape[1] - 1):
         before, after = tuple(u[:, t] for u in velocity), tuple(u[:, t + 1] for u in velocity)
         middle = 0.5 * (pressure[:, t] + pressure[:, t + 1])
         dt = times[:, t + 1] - times[:, t]
-        pairs.append(
-            momentum_residual(before, after, middle, dt, grid=grid, boundaries=boundaries, viscosity=viscosity)
-        )
+        sides = boundaries(t) if callable(boundaries) else boundaries
+        pairs.append(momentum_residual(before, after, middle, dt, grid=grid, boundaries=sides, viscosity=viscosity))
     return tuple(torch.stack(component, 1) for component in zip(*pairs, strict=True))
 
 

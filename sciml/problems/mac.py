@@ -88,29 +88,17 @@ def trajectory_residual(
     component ``(B, T - 1, unknown faces)`` in m/s^2, between consecutive frames (trapezoidal in time, so it is small
     only for frames as close as solver steps); ``continuity``: ``((B, T, *grid),)`` in 1/s.
     """
-    from sciml.physics import continuity_residual, momentum_residual
+    from sciml import physics
 
     faces = tuple(trajectory[f"face_velocity_{axis}"] for axis in AXES[: grid.dim])
-    frames = faces[0].shape[1]
-    column = density.to(faces[0]).reshape(-1, *(1,) * grid.dim)
-    kinematic = [trajectory["pressure"][:, t, 0] / column for t in range(frames)]
-    momentum = [
-        momentum_residual(
-            tuple(u[:, t] for u in faces),
-            tuple(u[:, t + 1] for u in faces),
-            0.5 * (kinematic[t] + kinematic[t + 1]),
-            trajectory["time"][:, t + 1] - trajectory["time"][:, t],
-            grid=grid,
-            boundaries=boundaries(t),
-            viscosity=viscosity,
-        )
-        for t in range(frames - 1)
+    kinematic = trajectory["pressure"][:, :, 0] / density.to(faces[0]).reshape(-1, 1, *(1,) * grid.dim)
+    momentum = physics.trajectory_residual(
+        faces, kinematic, trajectory["time"], grid=grid, boundaries=boundaries, viscosity=viscosity
+    )
+    continuity = [
+        physics.continuity_residual(tuple(u[:, t] for u in faces), grid=grid) for t in range(faces[0].shape[1])
     ]
-    continuity = torch.stack([continuity_residual(tuple(u[:, t] for u in faces), grid=grid) for t in range(frames)], 1)
-    return {
-        "momentum": tuple(torch.stack(component, 1) for component in zip(*momentum, strict=True)),
-        "continuity": (continuity,),
-    }
+    return {"momentum": momentum, "continuity": (torch.stack(continuity, 1),)}
 
 
 def _changes(driving: Tensor, frame: int) -> bool:

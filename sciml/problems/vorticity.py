@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -87,7 +87,6 @@ class Vorticity(Problem):
         "source_wavenumber_y",
     )
     lookup_weights = (1.0, 1.0, 1.0, 1.0, 1.0, 0.25, 0.25)
-    boundary_parameters: ClassVar[Mapping[str, str]] = {}
 
     # --------------------------------------------------------------------------------------------------- sampling
 
