@@ -47,8 +47,8 @@ def merge_files(
 
     The fields stay where they are: ``out`` refers to them (HDF5 virtual datasets, relative paths), so it is small and
     needs its parts; a folder that holds all of them can be moved. ``copy`` writes a file that needs nothing else; a
-    copy that was interrupted continues. Shards ``i/n`` of one sample (``generate``) are put in the sample's order:
-    the result equals the file that is generated in one piece, case by case. Other files follow one another.
+    copy that was interrupted continues. Shards ``i/n`` of one sample (``generate``) are put in the sample's order;
+    what they hold is kept bit for bit. Other files follow one another.
 
     Raises `DataError`: ``out`` exists (without ``overwrite``) or is one of the files; a file is unfinished, given
     twice or does not agree with the others; a shard is missing or given twice; the system cannot write.
