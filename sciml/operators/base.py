@@ -4,7 +4,8 @@ import functools
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 GRID_AXES = {1: "nx", 2: "nx, ny", 3: "nx, ny, nz"}
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate, and whether weight decay is for them."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    decay: bool = True
 
 
 class Operator(nn.Module):
@@ -43,12 +53,67 @@ class Operator(nn.Module):
     """
 
     name: ClassVar[str] = ""
+    dims: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    """Numbers of grid axes that it exists for."""
+    records_arguments: ClassVar[bool] = True
+    """Whether ``config`` is filled in here with the constructor's arguments; a subclass without sets it itself."""
     config: dict[str, Any]
 
     @classmethod
+    def create(cls, options: dict[str, Any]) -> "Self":
+        """The operator from a dictionary of options, as ``config`` holds them."""
+        return build(cls, options)
+
+    @classmethod
     def options_for(cls, dim: int, periodic: bool) -> dict[str, Any]:
-        """Constructor arguments that make it an operator on ``dim`` grid axes, all of them periodic or not."""
+        """Options that make it an operator on ``dim`` grid axes, all of them periodic or not."""
         return {"dim": dim}
+
+    @classmethod
+    def options_for_names(
+        cls, inputs: Sequence[str], outputs: Sequence[str], parameters: Sequence[str]
+    ) -> dict[str, Any]:
+        """Options that tell it what its channels and parameters are, for operators that keep such names."""
+        return {}
+
+    @classmethod
+    def fine_tuned_from(
+        cls,
+        source: str | Path,
+        *,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        parameters: Sequence[str] = (),
+        options: dict[str, Any] | None = None,
+    ) -> "Self":
+        """An operator for these channels and parameters (by name) that starts from the weights in ``source``.
+
+        Here the numbers of channels and parameters have to be those of the source; an operator that knows what its
+        channels are may keep what is shared and add what is new. ``options`` are options of the operator that may
+        differ from the source's; here none.
+
+        Raises:
+            CheckpointError: nothing to load, or it does not fit.
+        """
+        operator = cls.from_pretrained(source)
+        wanted = {"in_channels": len(inputs), "out_channels": len(outputs), "n_parameters": len(parameters)}
+        for key, count in wanted.items():
+            if getattr(operator, key) != count:
+                raise CheckpointError(
+                    f"{source}: the operator has {key} = {getattr(operator, key)}, {count} are needed here; "
+                    f"a {cls.name} starts from weights of the same channels and parameters only"
+                )
+        for key, value in (options or {}).items():
+            if operator.config.get(key) != value:
+                raise CheckpointError(
+                    f"{source}: the operator has {key} = {operator.config.get(key)!r}, not {value!r}; leave out what "
+                    "the pretrained operator decides"
+                )
+        return operator
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Every parameter once, in groups that may have learning rates of their own."""
+        return [ParameterGroup("rest", list(self.parameters()))]
 
     def __init__(
         self,
@@ -73,7 +138,7 @@ class Operator(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__init__" in cls.__dict__:
+        if "__init__" in cls.__dict__ and cls.records_arguments:
             cls.__init__ = _record_arguments(cls.__init__)  # type: ignore[method-assign]
 
     def check_input(self, x: Tensor, parameters: Tensor | None, time: Tensor | None) -> None:
@@ -120,11 +185,15 @@ class Operator(nn.Module):
         aside = directory / f".{WEIGHTS_FILE}.{os.getpid()}"
         save_file(tensors, aside, metadata={"format": "pt"})
         os.replace(aside, directory / WEIGHTS_FILE)
-        text = json.dumps({"operator": self.name, "config": self.config, "sciml_version": __version__}, indent=2)
+        text = json.dumps(self.saved_config(), indent=2)
         aside = directory / f".{CONFIG_FILE}.{os.getpid()}"
         aside.write_text(text + "\n", encoding="utf-8")
         os.replace(aside, directory / CONFIG_FILE)
         return directory
+
+    def saved_config(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
+        return {"operator": self.name, "config": self.config, "sciml_version": __version__}
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, *, device: torch.device | str = "cpu") -> "Self":
@@ -142,13 +211,16 @@ class Operator(nn.Module):
                 raise CheckpointError(f"{directory} holds no {file}; expected what save_pretrained writes")
         try:
             saved = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
-            name, config = saved["operator"], saved["config"]
+            name = saved["operator"]
+            target = find_operator(name) if cls is Operator else cls
+            if target is not cls:
+                return target.from_pretrained(directory, device=device)
+            config = saved["config"]
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{directory / CONFIG_FILE} is not an operator's configuration ({error!r}); "
                 'expected {"operator": ..., "config": {...}}'
             ) from error
-        target = find_operator(name) if cls is Operator else cls
         if target.name != name:
             raise CheckpointError(f"{directory} holds an operator {name!r}; expected {target.name!r}")
         with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: draw nothing for them
@@ -188,7 +260,7 @@ def create_operator(name: str, **config: Any) -> Operator:
     Raises:
         ConfigError: an unknown name, an unknown or missing constructor argument, or a value out of range.
     """
-    return build(find_operator(name), config)
+    return find_operator(name).create(config)
 
 
 def build(operator: type[Operator], config: dict[str, Any]) -> Any:
