@@ -29,7 +29,7 @@ from sciml.training import resolve_config, train
 from sciml.training.build import build_operator, build_surrogate
 from sciml.training.data import Split, gather, prepare, trajectories
 from sciml.training.evaluation import Predictions, first_target, lookup, persistence, predict, score
-from sciml.training.loop import shuffled_batch
+from sciml.training.sampling import shuffled_batch
 
 SUBSETS = ("bc", "geo", "prop")
 

@@ -84,6 +84,16 @@ def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
     return nmse(prediction, target).sqrt()
 
 
+def relative_l1(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""Relative L1 error :math:`\sum |p - y| / \sum |y|` over channels and grid at each frame: ``(batch, time)``.
+
+    Poseidon's measure, there of each field in standardised units and then the median over cases, the mean over fields.
+    Herde et al., Poseidon: Efficient Foundation Models for PDEs, arXiv:2405.19101.
+    """
+    p, y = _double(prediction, target)
+    return _ratio((p - y).abs().flatten(2).sum(-1), y.abs().flatten(2).sum(-1))
+
+
 def vrmse(prediction: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
     r"""The Well's VRMSE, :math:`\sqrt{\langle (p - y)^2 \rangle / (\mathrm{var}(y) + \epsilon)}`: ``(batch,
     time, channels)``.
@@ -189,6 +199,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "nmse": nmse,
         "mae": mae,
         "relative_l2": relative_l2,
+        "relative_l1": relative_l1,
         "vrmse": vrmse,
         "nrmse": nrmse,
         "max_error": max_error,

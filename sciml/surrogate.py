@@ -4,10 +4,9 @@
     state = surrogate.step(state, parameters)
     trajectory = surrogate.rollout(state, parameters, steps=20)
 
-One step travels: physical state -> divided by the problem's scales -> standardised -> operator(conditions) ->
-increment or state ->
-back to physical units. Training differentiates through exactly this path. A surrogate of kind "map" takes the same path
-from its input fields (or their values at scattered points) to its output fields:
+One step travels: physical state -> divided by the problem's scales -> standardised -> operator(conditions, lead time)
+-> increment or state -> back to physical units. Training differentiates through exactly this path. A surrogate of kind
+"map" takes the same path from its input fields (or their values at scattered points) to its output fields:
 
     pressure = surrogate.solve({"permeability": a}, parameters)
 """
@@ -37,6 +36,7 @@ Fields = Mapping[str, Tensor]
 class Normaliser(nn.Module):
     """Mean and standard deviation of scaled fields, increments and conditions, pooled over the training cases.
 
+    Increments are those of the training pairs: of one frame to the next, or between any two frames of a trajectory.
     ``input_mean``, ``input_std``: of the fields that a map reads; a step reads the fields that it predicts.
     """
 
@@ -67,7 +67,7 @@ class Surrogate(nn.Module):
     """An operator between physical fields of a problem: one step ahead in time, or a map from some to others.
 
     Args:
-        operator: network from ``input_channels(...)`` to the channels of ``fields``, conditioned on the problem's
+        operator: network between the channels of ``channel_names(...)``, conditioned on the problem's
             ``conditions``.
         problem: gives fields, units, scales and conditions.
         normaliser: statistics of the scaled fields.
@@ -79,6 +79,11 @@ class Surrogate(nn.Module):
         target: whether the operator's output is the increment or the next state.
         interval: seconds between frames in the training data, the default of ``step``; None if it differed between
         cases.
+        time_scale: of an operator that is conditioned on the lead time, the seconds that count as time 1: it is given
+        ``interval / time_scale``, and ``conditions`` of a step of ``time_scale`` seconds whatever the interval. None
+        for other operators, and for static problems, where the time is always 1.
+        pairs: which frames it learned to step between: "successive" ones, or "all" pairs of a trajectory, so that
+        one step may be of any length between ``interval`` and ``time_scale``.
         grid: cells of the training grid; None if unknown.
         ranges: name -> (low, high) of the training cases' parameters, conditions and interval.
         provenance: anything worth keeping about the training (shown in the model card).
@@ -97,6 +102,8 @@ class Surrogate(nn.Module):
         history: int = 1,
         target: Literal["increment", "state"] = "increment",
         interval: float | None = None,
+        time_scale: float | None = None,
+        pairs: Literal["successive", "all"] = "successive",
         grid: Sequence[int] | None = None,
         ranges: Mapping[str, Sequence[float]] | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -116,9 +123,29 @@ class Surrogate(nn.Module):
         self.history = history
         self.target = target
         self.interval = interval
+        self.time_scale = time_scale
+        self.pairs = pairs
+        self._check_lead_time()
         self.grid = None if grid is None else tuple(grid)
         self.ranges = {name: (float(low), float(high)) for name, (low, high) in (ranges or {}).items()}
         self.provenance = dict(provenance or {})
+
+    def _check_lead_time(self) -> None:
+        if not self.operator.time_conditioning:
+            if self.time_scale is not None or self.pairs == "all":
+                raise ConfigError(
+                    "time_scale and pairs='all' are for operators that are conditioned on the lead time; make the "
+                    "operator with time_conditioning=True"
+                )
+        elif self.problem.static != (self.time_scale is None):
+            wanted = (
+                "none: the problem has no time" if self.problem.static else "seconds: the operator needs lead times"
+            )
+            raise ConfigError(f"time_scale is {self.time_scale}; expected {wanted}")
+        elif self.time_scale is not None and not 0 < self.time_scale < math.inf:
+            raise ConfigError(f"time_scale is {self.time_scale}; it must be positive and finite")
+        if self.pairs == "all" and (self.kind != "step" or self.history != 1):
+            raise ConfigError("pairs='all' goes with kind='step' and history=1")
 
     # ------------------------------------------------------------------ the step that training differentiates through
 
@@ -153,12 +180,29 @@ class Surrogate(nn.Module):
         x, scaled = self._standard_input(state, parameters, points)
         conditions = None
         if self.problem.condition_names:
-            raw = self.problem.conditions(parameters, interval).to(state.device, torch.float32)
+            raw = self.conditions(parameters, interval).to(state.device, torch.float32)
             conditions = (raw - norm.condition_mean) / norm.condition_std
-        output = self.operator(x, parameters=conditions).to(scaled.dtype)
+        time = self.lead_time(interval)
+        if time is not None:
+            time = time.to(state.device, torch.float32)
+        output = self.operator(x, time=time, parameters=conditions).to(scaled.dtype)
         if self.target == "increment":
             return scaled[:, -1] + output * self._columns(norm.increment_std, dim), scale
         return output * std + mean, scale
+
+    def conditions(self, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
+        """The dimensionless numbers ``(B, P)`` that the operator is conditioned on, before they are standardised.
+
+        Those of the step; where the lead time is an input of its own, those of a step of ``time_scale`` seconds: many
+        hold the logarithm of the interval, which a pair of a frame with itself does not have.
+        """
+        return self.problem.conditions(parameters, _reference(interval, self.time_scale))
+
+    def lead_time(self, interval: Tensor) -> Tensor | None:
+        """What the operator is told of the interval ``(B,)``; None for one that is not conditioned on it."""
+        if not self.operator.time_conditioning:
+            return None
+        return torch.ones_like(interval) if self.time_scale is None else interval / self.time_scale
 
     def _standard_input(
         self, state: Tensor, parameters: Mapping[str, Tensor], points: Tensor | None
@@ -205,7 +249,7 @@ class Surrogate(nn.Module):
         ``state``: a tensor ``(B, C, *grid)`` with the channels of ``fields`` (``(B, history, C, *grid)`` for a
         surrogate with history), or a dictionary ``{"velocity": (B, 2, nx, ny)}`` as ``problem.solve`` returns for one
         time. The answer has the form of the question. ``interval`` is the step in seconds, by default the one of the
-        training data.
+        training data; a surrogate that learned all pairs of frames jumps as far as ``time_scale`` at once.
 
         Raises ``DataError`` for a wrong shape or non-finite values, ``ConfigError`` for wrong parameters; warns
         (``OutOfRangeWarning``) when a parameter leaves the training range.
@@ -388,8 +432,7 @@ class Surrogate(nn.Module):
                 OutOfRangeWarning,
                 stacklevel=4,
             )
-        steps = intervals.shape[1]
-        observed = observed_ranges(self.problem, values, intervals, steps)
+        observed = observed_ranges(self.problem, values, intervals, self.time_scale)
         for name, (low, high) in self.ranges.items():
             least, most = observed[name]
             slack = 1e-6 * max(abs(low), abs(high))
@@ -419,6 +462,8 @@ class Surrogate(nn.Module):
             "history": self.history,
             "target": self.target,
             "interval": self.interval,
+            "time_scale": self.time_scale,
+            "pairs": self.pairs,
             "grid": self.grid,
             "normaliser": self.normaliser.as_dict(),
             "ranges": self.ranges,
@@ -446,16 +491,37 @@ def at_time(values: Mapping[str, Tensor], index: int, steps: int) -> dict[str, T
     return now
 
 
+def _reference(interval: Tensor, time_scale: float | None) -> Tensor:
+    """The interval that conditions are taken at: the step's own, or ``time_scale`` where that is given."""
+    return interval if time_scale is None else torch.full_like(interval, time_scale, dtype=torch.float64)
+
+
+def step_conditions(
+    problem: Problem, values: Mapping[str, Tensor], intervals: Tensor, time_scale: float | None = None
+) -> Tensor:
+    """Dimensionless conditions ``(N, steps, P)`` of every case and step, ``intervals (N, steps)`` in seconds.
+
+    All of them at ``time_scale`` where that is given, as a surrogate with lead time has them.
+    """
+    steps = intervals.shape[1]
+    reference = _reference(intervals, time_scale)
+    return torch.stack([problem.conditions(at_time(values, t, steps), reference[:, t]) for t in range(steps)], 1)
+
+
 def observed_ranges(
-    problem: Problem, values: Mapping[str, Tensor], intervals: Tensor, steps: int
+    problem: Problem,
+    values: Mapping[str, Tensor],
+    intervals: Tensor,
+    time_scale: float | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Least and greatest parameter, interval and dimensionless condition over all cases and steps."""
+    """Least and greatest parameter, interval and dimensionless condition over all cases and steps.
+
+    ``time_scale``: as ``step_conditions``.
+    """
     physical = {name: value for name, value in values.items() if name not in problem.draw_names}
     observed = {name: (float(value.min()), float(value.max())) for name, value in physical.items()}
     observed["interval"] = (float(intervals.min()), float(intervals.max()))
-    conditions = torch.stack(
-        [problem.conditions(at_time(values, index, steps), intervals[:, index]) for index in range(steps)]
-    ).flatten(0, 1)
+    conditions = step_conditions(problem, values, intervals, time_scale).flatten(0, 1)
     for column, name in enumerate(problem.condition_names):
         observed[name] = (float(conditions[:, column].min()), float(conditions[:, column].max()))
     return observed
@@ -489,6 +555,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
             history=config["history"],
             target=config["target"],
             interval=config["interval"],
+            time_scale=config.get("time_scale"),
+            pairs=config.get("pairs", "successive"),
             grid=config["grid"],
             ranges=config["ranges"],
             provenance=config["provenance"],
@@ -501,16 +569,33 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
     return surrogate.to(device).eval()
 
 
-def input_channels(problem: Problem, fields: Sequence[str], inputs: Sequence[str], task: Any) -> int:
-    """Channels that the operator of a surrogate reads: the history of a step, the inputs of a map (with the distance to
-    the nearest point where it reads points), or one constant for a map of the parameters alone.
+def channel_names(
+    problem: Problem, fields: Sequence[str], inputs: Sequence[str], task: Any
+) -> tuple[list[str], list[str]]:
+    """Names of the channels that the operator of a surrogate reads, and of those that it predicts.
+
+    It reads the history of a step, the inputs of a map (with ``distance``, that to the nearest point, where it reads
+    points), or the constant ``one`` for a map of the parameters alone. A scalar is called by its name, a component of a
+    vector ``velocity_x``; earlier frames end in ``_before1`` (one frame earlier), ``_before2`` ...
 
     ``task`` has ``kind``, ``history`` and ``points`` (the section of the training configuration).
     """
     sizes = {field.name: field.components for field in problem.fields}
+
+    def components(names: Sequence[str]) -> list[str]:
+        return [
+            channel
+            for name in names
+            for channel in ([name] if sizes[name] == 1 else [f"{name}_{axis}" for axis in "xyz"[: sizes[name]]])
+        ]
+
+    predicted = components(fields)
     if task.kind != "map":
-        return task.history * sum(sizes[name] for name in fields)
-    return sum(sizes[name] for name in inputs) + (task.points is not None) if inputs else 1
+        before = [f"{name}_before{frames}" for frames in range(task.history - 1, 0, -1) for name in predicted]
+        return [*before, *predicted], predicted
+    if not inputs:
+        return ["one"], predicted
+    return components(inputs) + ["distance"] * (task.points is not None), predicted
 
 
 def model_card(surrogate: Surrogate) -> str:
@@ -520,6 +605,8 @@ def model_card(surrogate: Surrogate) -> str:
     rows = "\n".join(f"| `{name}` | {low:.6g} | {high:.6g} |" for name, (low, high) in surrogate.ranges.items())
     provenance = "\n".join(f"- {key}: {value}" for key, value in surrogate.provenance.items())
     length = "a given time" if surrogate.interval is None else f"{surrogate.interval:g} s"
+    if surrogate.pairs == "all":
+        length = f"any time up to {surrogate.time_scale:g} s (default {length})"
     on = f" on {_cells(surrogate.grid)} cells" if surrogate.grid else ""
     grid = ", ".join(("nx", "ny", "nz")[: surrogate.problem.dim])
     if surrogate.kind == "step":

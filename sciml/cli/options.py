@@ -18,7 +18,7 @@ PROBLEMS = {
     "vorticity": ("decaying", "kolmogorov", "fno", "hcmoe"),
 }
 """Name -> subsets."""
-OPERATORS = ("deeponet", "fno", "unet")
+OPERATORS = ("deeponet", "fno", "poseidon", "unet")
 DATA_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 

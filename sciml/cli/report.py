@@ -16,6 +16,7 @@ STEP_COLUMNS = (
     ("rollout\nmean", "rollout_mean"),
     ("rollout\nlast", "rollout_last"),
     ("worst\nlast", "rollout_worst_last"),
+    ("direct\nlast", "direct_last"),
 )
 MAP_COLUMNS = (
     ("NMSE", "nmse"),
@@ -38,7 +39,8 @@ def results_table(operator: str, test: Mapping[str, Any]) -> "Table":
     rows = list(_rows(operator, "all", test, columns))
     for subset, values in (test.get("per_subset") or {}).items():
         rows += _rows(operator, subset, values, columns)
-    title = f"Held-out cases; {'' if is_map else 'rollouts: relative L2; '}less is better\n"
+    judged = "rollouts and direct jumps" if "direct_last" in test else "rollouts"
+    title = f"Held-out cases; {'' if is_map else f'{judged}: relative L2; '}less is better\n"
     # A column that nobody fills would only take room.
     used = [n for n in range(2 + len(columns)) if n < 2 or any(row[n] != "–" for row in rows)]
     headings = ["cases", "method", *(heading for heading, _ in columns)]

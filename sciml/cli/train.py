@@ -22,6 +22,11 @@ EXAMPLES = """Examples (no data needed: they generate a small set first, and kee
   sciml train --problem darcy task.points=200
   sciml train --problem burgers --dim 2
 
+From pretrained weights: a run, a surrogate, an operator's directory or a hub id:
+
+  sciml train --problem tube --from runs/cavity/unet/RUN
+  sciml train --problem cavity --operator poseidon --from camlab-ethz/Poseidon-T
+
 Your own files, your own configuration, going on after Ctrl-C, two processes:
 
   sciml train --problem cavity --data data/*.h5 --out runs/mine
@@ -55,7 +60,18 @@ def train(
     ] = None,
     operator: Annotated[
         str | None,
-        typer.Option(help="unet, fno or deeponet.", autocompletion=options.complete_operator, show_default=False),
+        typer.Option(
+            help="unet, fno, deeponet, poseidon.", autocompletion=options.complete_operator, show_default=False
+        ),
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="PATH",
+            help="Start from these weights: a run, a surrogate, an operator's directory or a hub id.",
+            show_default=False,
+        ),
     ] = None,
     data: options.Data = None,
     config: Annotated[
@@ -91,7 +107,7 @@ def train(
     operator against persistence and look-up, pictures, and a directory that sciml.load opens.
     """
     words, files = options.split_positionals(overrides, data)
-    flags = _flags(dim, device, seed, epochs, time_limit, split, files)
+    flags = _flags(dim, pretrained, device, seed, epochs, time_limit, split, files)
     file = config
     if file is None and resume not in (None, "auto") and (Path(str(resume)) / "config.yaml").is_file():
         # 'sciml train --resume RUN' alone goes on with what the run was started with.
@@ -127,6 +143,7 @@ def train(
 
 def _flags(
     dim: int | None,
+    pretrained: str | None,
     device: options.Device | None,
     seed: int | None,
     epochs: int | None,
@@ -139,6 +156,7 @@ def _flags(
     data = {"split": split.value if split else None, "files": [str(file) for file in files] or None}
     flags = {
         "dim": dim,
+        "pretrained": pretrained,
         "device": device.value if device else None,
         "seed": seed,
         "budget": _given(budget),

@@ -11,8 +11,9 @@ operator = Operator.from_pretrained("runs/fno")
 from sciml.operators.base import Operator, create_operator
 from sciml.operators.deeponet import DeepONet
 from sciml.operators.fno import FNO
+from sciml.operators.poseidon import Poseidon, PoseidonConfig
 from sciml.operators.unet import UNet
 
-OPERATORS: dict[str, type[Operator]] = {"fno": FNO, "unet": UNet, "deeponet": DeepONet}
+OPERATORS: dict[str, type[Operator]] = {"fno": FNO, "unet": UNet, "deeponet": DeepONet, "poseidon": Poseidon}
 
-__all__ = ["FNO", "OPERATORS", "DeepONet", "Operator", "UNet", "create_operator"]
+__all__ = ["FNO", "OPERATORS", "DeepONet", "Operator", "Poseidon", "PoseidonConfig", "UNet", "create_operator"]

@@ -211,16 +211,15 @@ class Operator(nn.Module):
                 raise CheckpointError(f"{directory} holds no {file}; expected what save_pretrained writes")
         try:
             saved = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
-            name = saved["operator"]
-            target = find_operator(name) if cls is Operator else cls
-            if target is not cls:
-                return target.from_pretrained(directory, device=device)
-            config = saved["config"]
-        except (ValueError, KeyError, TypeError) as error:
+            name, config = saved["operator"], saved.get("config", {})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{directory / CONFIG_FILE} is not an operator's configuration ({error!r}); "
                 'expected {"operator": ..., "config": {...}}'
             ) from error
+        target = find_operator(name) if cls is Operator else cls
+        if target is not cls:
+            return target.from_pretrained(directory, device=device)
         if target.name != name:
             raise CheckpointError(f"{directory} holds an operator {name!r}; expected {target.name!r}")
         with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: draw nothing for them
@@ -229,7 +228,7 @@ class Operator(nn.Module):
             tensors = load_file(directory / WEIGHTS_FILE, device=str(device))
         except SafetensorError as error:
             raise CheckpointError(f"{directory / WEIGHTS_FILE} cannot be read: {error}") from error
-        _check_tensors(directory / WEIGHTS_FILE, tensors, operator.state_dict())
+        check_tensors(directory / WEIGHTS_FILE, tensors, operator.state_dict())
         operator.load_state_dict(tensors, assign=True)  # assign: keeps a float64 operator in float64
         return operator.to(device)
 
@@ -295,7 +294,8 @@ def _record_arguments(init: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _check_tensors(file: Path, given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def check_tensors(file: Path, given: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ``CheckpointError`` that names the tensors that are missing, unexpected or of another shape."""
     problems = [f"missing {name}" for name in expected if name not in given]
     problems += [f"unexpected {name}" for name in given if name not in expected]
     problems += [

@@ -23,22 +23,24 @@ def rollout_error(
     *,
     persistence: ArrayLike | None = None,
     lookup: ArrayLike | None = None,
+    direct: ArrayLike | None = None,
     name: str = "operator",
     title: str = "",
     path: str | Path | None = None,
 ) -> Figure:
     """Draw the relative L2 error of rollouts against the step, beside what needs no learning.
 
-    ``errors``, ``persistence`` (the first frame repeated) and ``lookup`` (the nearest training case) are
-    ``(cases, steps)``, step 1 first. Lines are means over cases, bands the 10th to 90th percentile, the
-    dotted line is the worst case of each step. A case that is not finite at a step makes the mean there
-    infinite: the line breaks off, and the legend says how many.
+    ``errors``, ``persistence`` (the first frame repeated), ``lookup`` (the nearest training case) and ``direct`` (the
+    operator's own jump from the first frame to each step) are ``(cases, steps)``, step 1 first. Lines are means over
+    cases, bands the 10th to 90th percentile, the dotted line is the worst case of each step. A case that is not finite
+    at a step makes the mean there infinite: the line breaks off, and the legend says how many.
 
     Returns the figure, written to ``path`` when given. Raises DataError for arrays that are not ``(cases,
     steps)``.
     """
     given = [(name, errors, style.PREDICTION), ("look-up of the nearest training case", lookup, style.LOOKUP)]
     given.append(("persistence", persistence, style.PERSISTENCE))
+    given.append((f"{name} in one jump", direct, style.DIRECT))
     with style.style():
         figure = style.new_figure(6.4, 4.2)
         axes = figure.subplots()

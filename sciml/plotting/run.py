@@ -31,9 +31,9 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
     ``components`` of each, ``lengths (n, dim)`` and ``origin (dim,)`` of the box in metres, ``subset`` and ``case
     (n,)``, physical parameters ``parameter_<name>``, ``(n,)`` or ``(n, frames)``; and the errors
     ``rollout_relative_l2``, ``persistence_rollout_relative_l2`` and ``lookup_rollout_relative_l2 (cases, steps)`` of
-    all test cases. For ``kind`` "map", with one frame: ``input (n, channels, *grid)``, ``inputs`` and ``input_units``,
-    ``points (n, N, dim)`` if it learned from points, and the errors ``relative_l2``, ``mean_relative_l2`` and
-    ``lookup_relative_l2 (cases,)``.
+    all test cases, ``direct_relative_l2`` of one jump to each step. For ``kind`` "map", with one frame: ``input (n,
+    channels, *grid)``, ``inputs`` and ``input_units``, ``points (n, N, dim)`` if it learned from points, and the errors
+    ``relative_l2``, ``mean_relative_l2`` and ``lookup_relative_l2 (cases,)``.
 
     Raises CheckpointError when the directory holds neither file, DataError when one of them is damaged.
     """
@@ -93,7 +93,8 @@ def _case_errors(arrays: Arrays, path: Path, operator: str) -> Path:
 
 def _rollout_errors(arrays: Arrays, path: Path, operator: str) -> Path:
     contenders = {name: arrays.get(f"{name}_rollout_relative_l2") for name in ("persistence", "lookup")}
-    rollout_error(arrays["rollout_relative_l2"], name=operator, path=path, **contenders)
+    direct = arrays.get("direct_relative_l2")
+    rollout_error(arrays["rollout_relative_l2"], name=operator, direct=direct, path=path, **contenders)
     return path
 
 

@@ -18,6 +18,7 @@ TRUTH = "#222222"
 PREDICTION = "#d1495b"
 PERSISTENCE = "#8d99ae"
 LOOKUP = "#2a788e"
+DIRECT = "#edae49"
 POINTS = "#2a788e"
 
 SEQUENTIAL = "viridis"

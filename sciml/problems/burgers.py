@@ -20,6 +20,7 @@ from sciml.problems.base import Parameter, ParameterValues, Problem, as_times, d
 from sciml.problems.burgers_initial import gaussian_deviation, initial_velocity
 from sciml.problems.draws import draw_number, log_uniform, uniform
 from sciml.problems.initial_field import as_initial
+from sciml.problems.recipes import operator_options
 
 COURANT = 2.0
 """Largest max sum_i |u_i| k_i * dt of a step: at 2.0 the error in time is 1e-7 of the speed (stable up to 2.8)."""
@@ -323,7 +324,7 @@ class Burgers(Problem):
             many = {}
         return {
             "problem": self.name,
-            "operator": {"name": name, **options.get(name, {})},
+            "operator": {"name": name, **operator_options(name, options, self.grid())},
             **many,
             "task": {"target": "state", "unroll": 2},
             "budget": {"minutes": 3.0 if self.dim == 2 else 2.0},

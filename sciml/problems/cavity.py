@@ -18,6 +18,7 @@ from sciml.problems import mac
 from sciml.problems.bands import BandedProblem
 from sciml.problems.base import Parameter, ParameterValues, Sample, as_times, detached
 from sciml.problems.draws import log_uniform, uniform
+from sciml.problems.recipes import operator_options
 
 MAX_REYNOLDS = 5000.0
 """Above this the two-dimensional cavity is close to unsteady and the solver has not been validated."""
@@ -265,7 +266,7 @@ class Cavity(BandedProblem):
         name = operator or "unet"
         return {
             "problem": self.name,
-            "operator": {"name": name, **OPERATOR_OPTIONS.get(name, {})},
+            "operator": {"name": name, **operator_options(name, OPERATOR_OPTIONS, self.grid())},
             "task": {"target": "state", "unroll": 2, "unroll_from": 0.8},
             "budget": {"minutes": 4.0},
         }

@@ -17,6 +17,7 @@ from sciml.errors import ConfigError
 from sciml.problems.base import Parameter, ParameterValues, Problem
 from sciml.problems.draws import draw_number
 from sciml.problems.random_fields import cosine_field
+from sciml.problems.recipes import operator_options
 
 ALPHA, TAU = 2.0, 3.0
 """Covariance (-Laplacian + 9)^-2 of the Gaussian field, of Li et al., arXiv:2010.08895."""
@@ -205,7 +206,7 @@ class Darcy(Problem):
         name = operator or "unet"
         return {
             "problem": self.name,
-            "operator": {"name": name, **OPERATOR_OPTIONS.get(name, {})},
+            "operator": {"name": name, **operator_options(name, OPERATOR_OPTIONS, self.grid())},
             "data": {"cases": {"train": 1000, "validation": 100, "test": 100}},
             "task": {"kind": "map"},
             "budget": {"minutes": 3.0},

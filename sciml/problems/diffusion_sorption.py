@@ -16,6 +16,7 @@ from sciml.datasets import FieldInfo
 from sciml.errors import ConfigError
 from sciml.problems.base import Parameter, ParameterValues, Problem, as_times
 from sciml.problems.draws import log_uniform, uniform
+from sciml.problems.recipes import operator_options
 
 EXIT_VELOCITY = 1.0
 """m/s at which the solute is carried off at x = L, as in PDEBench: so fast that u is almost 0 there."""
@@ -214,7 +215,7 @@ class DiffusionSorption(Problem):
         name = operator or "unet"
         return {
             "problem": self.name,
-            "operator": {"name": name, **OPERATOR_OPTIONS.get(name, {})},
+            "operator": {"name": name, **operator_options(name, OPERATOR_OPTIONS, self.grid())},
             "task": {"target": "increment", "unroll": 2},
             "budget": {"minutes": 1.5},
         }

@@ -19,6 +19,7 @@ from sciml.errors import SolverError
 from sciml.problems.base import Parameter, ParameterValues, Problem, as_times, detached
 from sciml.problems.draws import draw_number
 from sciml.problems.initial_field import as_initial
+from sciml.problems.recipes import operator_options
 
 PATTERNS = {
     "gliders": (0.014, 0.054),
@@ -258,7 +259,7 @@ class GrayScott(Problem):
         }
         return {
             "problem": self.name,
-            "operator": {"name": name, **options.get(name, {})},
+            "operator": {"name": name, **operator_options(name, options, self.grid())},
             # In 3D many steps on few samples learn more in the same time than few steps on many.
             "batch_size": 4 if self.dim == 3 else 16,
             "task": {"target": "increment", "unroll": 2},

@@ -16,6 +16,7 @@ from sciml.problems import mac
 from sciml.problems.base import Parameter, ParameterValues, Problem, as_times, detached
 from sciml.problems.draws import draw_number, log_uniform, uniform
 from sciml.problems.initial_field import as_initial
+from sciml.problems.recipes import operator_options
 
 if TYPE_CHECKING:
     from sciml.physics import Grid
@@ -243,7 +244,7 @@ class PeriodicFlow(Problem):
         name = operator or "unet"
         return {
             "problem": self.name,
-            "operator": {"name": name, **OPERATOR_OPTIONS[self.dim].get(name, {})},
+            "operator": {"name": name, **operator_options(name, OPERATOR_OPTIONS[self.dim], self.grid())},
             "data": {
                 "cases": {"train": 64, "validation": 8, "test": 16},
             },

@@ -19,6 +19,7 @@ from sciml.problems import mac
 from sciml.problems.bands import BandedProblem
 from sciml.problems.base import Parameter, ParameterValues, Sample, as_times, detached
 from sciml.problems.draws import log_uniform, uniform
+from sciml.problems.recipes import operator_options
 
 MAX_REYNOLDS = 1300.0
 """On the mean speed and the full height. A bound chosen here: well above it real channel flow does not stay laminar and
@@ -269,7 +270,7 @@ class Tube(BandedProblem):
         name = operator or "unet"
         return {
             "problem": self.name,
-            "operator": {"name": name, **OPERATOR_OPTIONS.get(name, {})},
+            "operator": {"name": name, **operator_options(name, OPERATOR_OPTIONS, self.grid())},
             "task": {"target": "state", "unroll": 2, "unroll_from": 0.8},
             "budget": {"minutes": 2.0},
         }

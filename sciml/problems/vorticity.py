@@ -20,6 +20,7 @@ from sciml.problems.base import Parameter, ParameterValues, Problem, as_times, d
 from sciml.problems.draws import draw_number, log_uniform
 from sciml.problems.initial_field import as_initial
 from sciml.problems.random_fields import periodic_field, periodic_variance
+from sciml.problems.recipes import operator_options
 
 if TYPE_CHECKING:
     from sciml.physics import VorticityEquation
@@ -295,7 +296,7 @@ class Vorticity(Problem):
         name = operator or "unet"
         return {
             "problem": self.name,
-            "operator": {"name": name, **OPERATOR_OPTIONS.get(name, {})},
+            "operator": {"name": name, **operator_options(name, OPERATOR_OPTIONS, self.grid())},
             "task": {"target": "increment", "unroll": 2, "unroll_from": 0.6},
             "budget": {"minutes": 5.0},
         }

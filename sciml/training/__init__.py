@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from sciml.training.config import TrainConfig, make_config, resolve_config
 
 if TYPE_CHECKING:
+    from sciml.training.mixture_run import pretrain
     from sciml.training.run import RunResult, evaluate_run, train
 
-__all__ = ["RunResult", "TrainConfig", "evaluate_run", "make_config", "resolve_config", "train"]
+__all__ = ["RunResult", "TrainConfig", "evaluate_run", "make_config", "pretrain", "resolve_config", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from sciml.training import run
 
         return getattr(run, name)
+    if name == "pretrain":
+        from sciml.training import mixture_run
+
+        return mixture_run.pretrain
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,20 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.datasets import field_statistics
+from sciml.datasets import Collection, field_statistics
 from sciml.errors import ConfigError
-from sciml.operators import OPERATORS, Operator, create_operator
+from sciml.operators import Operator, create_operator
+from sciml.operators.base import find_operator
 from sciml.problems.base import Problem
-from sciml.surrogate import Normaliser, Surrogate, at_time, input_channels, observed_ranges
+from sciml.surrogate import Normaliser, Surrogate, channel_names, observed_ranges, step_conditions
 from sciml.training.config import TrainConfig
 from sciml.training.data import MapCases, Part, trajectories
+from sciml.training.fine_tuning import group_rates
 
 
 def build_operator(config: TrainConfig, problem: Problem) -> Operator:
-    """The untrained operator, its weights a function of the seed.
+    """The operator that training starts from: untrained, its weights a function of the seed, or pretrained.
 
-    Raises ``ConfigError`` for a wrong name, key or field, for an operator made for another number of dimensions, and
-    ``DataError`` for a grid that it cannot take: mistakes are better met before minutes of generation.
+    Raises ``ConfigError`` for a wrong name, key or field, for an operator made for another number of dimensions,
+    ``CheckpointError`` for pretrained weights that do not fit, and ``DataError`` for a grid that it cannot take:
+    mistakes are better met before minutes of generation.
     """
     known = {field.name: field for field in problem.fields}
     for key in ("fields", "inputs"):
@@ -33,43 +36,74 @@ def build_operator(config: TrainConfig, problem: Problem) -> Operator:
                 )
     if config.task.kind == "map" and not config.data.inputs and not problem.condition_names:
         raise ConfigError(f"a map of problem {problem.name!r} needs data.inputs: it has no conditions to learn from")
-    channels = sum(known[name].components for name in config.data.fields)
-    options = {key: value for key, value in config.operator.model_dump().items() if key != "name"}
-    if config.operator.name in OPERATORS:
-        periodic = set(problem.boundaries(config.data.subset).values()) == {"periodic"}
-        options = {**OPERATORS[config.operator.name].options_for(problem.dim, periodic), **options}
-    read, conditions = input_channels(problem, config.data.fields, config.data.inputs, config.task), None
+    family = find_operator(config.operator.name)
+    if problem.dim not in family.dims:
+        exists = " and ".join(f"{dim}D" for dim in family.dims)
+        raise ConfigError(
+            f"the operator {family.name!r} exists in {exists}, the problem {problem.name!r} is in {problem.dim}D here; "
+            "choose another operator, or another --dim where the problem has it"
+        )
+    inputs, outputs = channel_names(problem, config.data.fields, config.data.inputs, config.task)
     # The initial weights are the one draw that layers make from the global generator: seed it, and leave it as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        operator = create_operator(
-            config.operator.name,
-            in_channels=read,
-            out_channels=channels,
-            n_parameters=len(problem.condition_names),
-            **options,
-        )
+        operator = _made(config, problem, family, inputs, outputs)
     if operator.dim != problem.dim:
+        change = "change the operator's arguments (e.g. n_modes, n_sensors, dim)"
         raise ConfigError(
             f"the operator {config.operator.name!r} is for {operator.dim} dimensions, the problem {problem.name!r} has "
-            f"{problem.dim}; change the operator's arguments (e.g. n_modes, n_sensors, dim)"
+            f"{problem.dim}; {change if config.pretrained is None else 'start from other weights'}"
         )
+    if config.task.pairs == "all" and not operator.time_conditioning:
+        raise ConfigError(
+            "task.pairs=all needs an operator that is told the time between the frames: add "
+            "operator.time_conditioning=true"
+        )
+    group_rates(config.optimizer, operator)
     if not config.data.files:
-        if problem.condition_names:
-            conditions = torch.zeros(1, len(problem.condition_names))
+        shape = (1, len(inputs), *problem.grid(config.data.resolution))
         with torch.no_grad():
-            operator(torch.zeros(1, read, *problem.grid(config.data.resolution)), parameters=conditions)
+            operator(
+                torch.zeros(shape),
+                time=torch.ones(1) if operator.time_conditioning else None,
+                parameters=torch.zeros(1, operator.n_parameters) if operator.n_parameters else None,
+            )
     return operator
 
 
+def _made(
+    config: TrainConfig, problem: Problem, family: type[Operator], inputs: list[str], outputs: list[str]
+) -> Operator:
+    """The operator for these channels, from the pretrained weights where the configuration names any."""
+    chosen = {key: value for key, value in config.operator.model_dump().items() if key != "name"}
+    names = list(problem.condition_names)
+    if config.pretrained is not None:
+        return family.fine_tuned_from(
+            config.pretrained, inputs=inputs, outputs=outputs, parameters=names, options=chosen
+        )
+    periodic = set(problem.boundaries(config.data.subset).values()) == {"periodic"}
+    options = {
+        **family.options_for(problem.dim, periodic),
+        **family.options_for_names(inputs, outputs, names),
+        **chosen,
+    }
+    return create_operator(
+        family.name, in_channels=len(inputs), out_channels=len(outputs), n_parameters=len(names), **options
+    )
+
+
 def build_surrogate(config: TrainConfig, problem: Problem, operator: Operator, part: Part) -> Surrogate:
-    """The operator with the normaliser and the ranges of the training cases."""
+    """The operator with the normaliser and the ranges of the training cases.
+
+    The lead time of an operator that wants one is counted in units of the longest in the training data.
+    """
     describe = _describe_map if config.task.kind == "map" else _describe_steps
     statistics, parameters, intervals, grid = describe(config, problem, part)
-    steps = intervals.shape[1]
-    conditions = torch.stack(
-        [problem.conditions(at_time(parameters, t, steps), intervals[:, t]) for t in range(steps)], 1
-    ).flatten(0, 1)
+    shortest, longest = float(intervals.min()), float(intervals.max())
+    if config.task.pairs == "all":
+        longest = float(intervals.sum(1).max())
+    time_scale = longest if operator.time_conditioning and not problem.static else None
+    conditions = step_conditions(problem, parameters, intervals, time_scale).flatten(0, 1)
     normaliser = Normaliser(
         {
             **statistics,
@@ -89,8 +123,13 @@ def build_surrogate(config: TrainConfig, problem: Problem, operator: Operator, p
         history=config.task.history,
         target="state" if config.task.kind == "map" else config.task.target,
         interval=float(intervals[0, 0]) if shared else None,
+        time_scale=time_scale,
+        pairs=config.task.pairs,
         grid=grid,
-        ranges=observed_ranges(problem, parameters, intervals, steps),
+        ranges={
+            **observed_ranges(problem, parameters, intervals, time_scale),
+            "interval": (shortest, longest),
+        },
         provenance={
             "training cases": len(part.cases),
             "data": ", ".join(str(file) for file in part.files),
@@ -109,7 +148,30 @@ def _describe_steps(config: TrainConfig, problem: Problem, part: Part) -> Descri
     cases = trajectories(part, fields)
     found = field_statistics(part.files, fields, part.cases, _scaled(problem, fields))
     statistics = {"mean": found.mean, "std": found.std, "increment_std": found.increment_std}
+    if config.task.pairs == "all" and config.task.target == "increment":
+        statistics["increment_std"] = _pair_increments(problem, fields, part)
     return statistics, cases.parameters, cases.time.diff(dim=1), tuple(cases.state.shape[3:])
+
+
+def _pair_increments(problem: Problem, fields: list[str], part: Part) -> list[float]:
+    """Standard deviation of the scaled difference between two frames of a trajectory, over all pairs i < j.
+
+    With T frames ``x_i`` of mean m: the sum of ``(x_j - x_i)^2`` over the pairs is ``T sum (x_i - m)^2``, that of
+    ``x_j - x_i`` is ``sum (2 i - T + 1) x_i``. One case in memory at a time.
+    """
+    source, transform = Collection(part.files), _scaled(problem, fields)
+    channels = [c for name in fields for c in range(source.info.n_channels)[source.info.channels(name)]]
+    count, total, squares = 0, torch.zeros(len(channels)).double(), torch.zeros(len(channels)).double()
+    for case, file, local in zip(part.cases, *source.locate(part.cases), strict=True):
+        state = source.files[file].state([local])[:, :, channels].double()
+        frames = transform(state, source.parameters([case]))[0].flatten(2)
+        n = len(frames)
+        order = 2 * torch.arange(n, dtype=torch.float64) - n + 1
+        count += n * (n - 1) // 2 * frames.shape[2]
+        total += torch.einsum("t,tcx->c", order, frames)
+        squares += n * (frames - frames.mean(0)).square().sum((0, 2))
+    variance = squares / count - (total / count) ** 2
+    return _positive(variance.clamp(min=0).sqrt()).tolist()
 
 
 def _describe_map(config: TrainConfig, problem: Problem, part: Part) -> Description:

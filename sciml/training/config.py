@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sciml.errors import ConfigError, did_you_mean
+from sciml.training.fine_tuning import RATES, find_pretrained
 
 if TYPE_CHECKING:
     from sciml.problems.base import Problem
@@ -22,6 +23,9 @@ class Section(BaseModel):
     """A part of the configuration: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 class Cases(Section):
@@ -62,17 +66,24 @@ class TaskConfig(Section):
     ``step``: from ``history`` frames to the next, as an increment or as the state itself. ``map``: from the input
     fields of the first frame (all of them, or their values at ``points`` random points) to the fields of the last one;
     with no input fields from the parameters alone. Static problems have maps only. Default: what the problem is.
+    ``pairs``: a step learns from successive frames, or from all pairs of frames of a trajectory, each with itself too,
+    told the time between the two (Herde et al. 2024, "Poseidon: efficient foundation models for PDEs").
     """
 
     kind: Literal["step", "map"] | None = None
+    pairs: Literal["successive", "all"] = Field("successive", description="frames that a step is learned between")
     points: int | None = Field(None, ge=1, description="a map reads its inputs at so many points, new ones each time")
-    target: Literal["increment", "state"] = "increment"
+    target: Literal["increment", "state"] | None = Field(
+        None, description="what the operator's output is; default: the increment, of all pairs the state"
+    )
     history: int = Field(1, ge=1)
-    unroll: int = Field(2, ge=1, description="steps unrolled in the late part of training")
+    unroll: int | None = Field(
+        None, ge=1, description="steps unrolled in the late part of training; default: 2, of all pairs 1"
+    )
     unroll_from: float = Field(0.6, ge=0, le=1, description="fraction of training after which steps are unrolled")
     pushforward: bool = Field(False, description="back-propagate through the last unrolled step only")
     noise: float = Field(0.0, ge=0, description="standard deviation of input noise, in units of the increments'")
-    loss: Literal["relative_l2", "nmse", "mse", "mae"] = "relative_l2"
+    loss: Literal["relative_l2", "relative_l1", "nmse", "mse", "mae"] = "relative_l2"
 
 
 class OptimizerConfig(Section):
@@ -84,6 +95,9 @@ class OptimizerConfig(Section):
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     warmup: float = Field(0.03, ge=0, lt=1, description="fraction of training")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0: none")
+    group_rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="learning rates of the operator's named parameter groups; the others have learning_rate"
+    )
 
 
 class BudgetConfig(Section):
@@ -120,6 +134,9 @@ class TrainConfig(Section):
     batch_size: int = Field(16, ge=1)
     validate_every: int = Field(200, ge=1, description="steps between validations")
     tensorboard: bool = False
+    pretrained: str | None = Field(
+        None, description="weights to start from: directory of a run, a surrogate or an operator, or a hub id"
+    )
     data: DataConfig = DataConfig()
     operator: OperatorConfig = OperatorConfig()
     task: TaskConfig = TaskConfig()
@@ -188,19 +205,24 @@ def make_config(values: Mapping[str, Any]) -> TrainConfig:
 
     Raises ``ConfigError`` that names the key, suggests the nearest, or states the bound.
     """
+    return validated(TrainConfig, values)
+
+
+def validated(schema: type[S], values: Mapping[str, Any]) -> S:
+    """``make_config`` for a schema of another kind of run."""
     try:
-        return TrainConfig.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+        raise ConfigError("\n".join(_explain(item, schema) for item in error.errors())) from None
 
 
-def _explain(item: Mapping[str, Any]) -> str:
+def _explain(item: Mapping[str, Any], schema: type[Section]) -> str:
     *parents, last = (str(part) for part in item["loc"])
     key = ".".join([*parents, last])
     if item["type"] == "extra_forbidden":
-        section: Any = TrainConfig
-        for part in parents:
-            section = section.model_fields[part].annotation
+        section: Any = schema
+        for part in parents:  # of a dictionary of sections every value has one schema
+            section = get_args(section)[1] if get_origin(section) is dict else section.model_fields[part].annotation
         return f"unknown configuration key {key!r}{did_you_mean(last, section.model_fields)}"
     return f"configuration key {key!r} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
@@ -226,7 +248,8 @@ def _numbers(value: Any) -> Any:
 def complete(config: TrainConfig, problem: Problem) -> TrainConfig:
     """The configuration with what it leaves to the problem filled in.
 
-    Raises ``ConfigError`` for a task that the problem does not have.
+    Raises ``ConfigError`` for a task that the problem does not have, ``CheckpointError`` for pretrained weights that
+    are not there.
     """
     data, task = config.data, config.task
     kind = task.kind or ("map" if problem.static else "step")
@@ -238,6 +261,8 @@ def complete(config: TrainConfig, problem: Problem) -> TrainConfig:
                 raise ConfigError(f"{key} goes with task.kind=map; a step reads the fields that it predicts")
     elif task.history > 1:
         raise ConfigError(f"task.history is {task.history}; a map reads one frame")
+    if task.pairs == "all":
+        task = _all_pairs(task, kind)
     frames = 1 if problem.static else data.frames or problem.frames
     if kind == "step" and frames < 3:
         raise ConfigError(f"data.frames is {frames}; learning steps needs at least 3")
@@ -249,13 +274,40 @@ def complete(config: TrainConfig, problem: Problem) -> TrainConfig:
         "fields": data.fields or list(problem.learned),
         "inputs": data.inputs or (_map_inputs(problem) if kind == "map" else []),
     }
+    chosen = {"kind": kind, "target": task.target or "increment", "unroll": task.unroll or 2}
+    start: dict[str, Any] = {}
+    if config.pretrained is not None:
+        named = config.operator.name if "name" in config.operator.model_fields_set else None
+        pretrained = find_pretrained(config.pretrained, named)
+        start = {
+            "pretrained": pretrained.path,  # absolute: a run may be resumed from another directory
+            "operator": config.operator.model_copy(update={"name": pretrained.operator}),
+        }
     return config.model_copy(
         update={
+            **start,
             "dim": problem.dim,
             "data": data.model_copy(update=filled),
-            "task": task.model_copy(update={"kind": kind}),
+            "task": task.model_copy(update=chosen),
         }
     )
+
+
+def _all_pairs(task: TaskConfig, kind: str) -> TaskConfig:
+    """The task of ``pairs="all"`` with its own defaults.
+
+    Raises ``ConfigError`` for what is only done with steps from frame to frame.
+    """
+    if kind == "map":
+        raise ConfigError("task.pairs=all goes with task.kind=step; a map learns one pair a case")
+    task = task.model_copy(update={"unroll": task.unroll or 1, "target": task.target or "state"})
+    for key, neutral in (("history", 1), ("unroll", 1), ("pushforward", False), ("noise", 0.0)):
+        if (value := getattr(task, key)) != neutral:
+            raise ConfigError(
+                f"task.{key} is {value}; task.pairs=all learns single steps of any length from one frame: leave "
+                f"task.{key} out, or use task.pairs=successive"
+            )
+    return task
 
 
 def _map_inputs(problem: Problem) -> list[str]:
@@ -270,15 +322,32 @@ def resolve_config(
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
-    """The problem's recipe, overlaid by a file, then by dotted overrides, then by the flags of the command line."""
+    """The problem's recipe, overlaid by a file, then by dotted overrides, then by the flags of the command line.
+
+    With pretrained weights the recipe gives no options of the operator, which come with the weights, and the learning
+    rates are those of fine-tuning.
+    """
     from sciml.problems import get_problem
 
     chosen_by_user = merge(load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {})
     chosen = operator or chosen_by_user.get("operator", {}).get("name")
     chosen_problem = get_problem(problem, chosen_by_user.get("dim"))
+    pretrained, rates = chosen_by_user.get("pretrained"), None
+    if isinstance(pretrained, str):
+        chosen = find_pretrained(pretrained, chosen).operator
+        rates = RATES.get(chosen)
     recipe = chosen_problem.recipe(chosen)
+    if isinstance(pretrained, str):
+        recipe["operator"] = {"name": chosen}
+    if rates is not None:
+        recipe["optimizer"] = {**recipe.get("optimizer", {}), "learning_rate": rates.base}
     if {"epochs", "steps", "minutes"} & set(chosen_by_user.get("budget") or {}):
         recipe.pop("budget", None)  # who asks for 50 epochs does not want them cut short by the recipe's minutes
+    if (chosen_by_user.get("task") or {}).get("pairs") == "all":
+        recipe.pop("task", None)  # a recipe's target and unrolling are those of steps from frame to frame
     named = {"operator": {"name": chosen}} if chosen else {}
     config = make_config(merge(recipe, chosen_by_user, named, {"problem": problem}))
+    if rates is not None and "group_rates" not in (chosen_by_user.get("optimizer") or {}):
+        base = config.optimizer.learning_rate
+        config.optimizer.group_rates = {group: factor * base for group, factor in rates.factors.items()}
     return complete(config, chosen_problem)

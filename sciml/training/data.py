@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sciml.datasets import Collection, DatasetFile, TrajectoryWindows, check_finite, split_cases
-from sciml.errors import ConfigError
+from sciml.errors import ConfigError, DataError
 from sciml.problems.base import Problem
 from sciml.problems.generate import generate
 from sciml.progress import Progress
 from sciml.training.config import DataConfig
+from sciml.training.sampling import Shuffled
 
 GENERATOR_VERSION = 1
 """Raise it when generated data change: files of older versions are then generated anew."""
+
+IN_MEMORY = 2**30
+"""Bytes of frames up to which ``FramePairs`` keeps them in memory."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What maps learn from: ``input (B, Cin, *grid)`` of the first frame, ``target (B, C, *grid)`` of the last one,
-    ``parameters`` name -> (B,), ``interval (B,)`` seconds between the two, the subset of each case.
+    """Two frames of each case, the first and the last for a map: ``input (B, Cin, *grid)`` of the earlier, ``target
+    (B, C, *grid)`` of the later one, ``parameters`` name -> (B,), ``interval (B,)`` seconds between the two, the subset
+    of each case.
     """
 
     input: Tensor
@@ -71,7 +78,7 @@ class Pairs:
         return replace(self, **moved)
 
 
-class Windows:
+class Windows(Shuffled):
     """Training batches of a step: windows of consecutive frames."""
 
     def __init__(self, windows: TrajectoryWindows) -> None:
@@ -85,7 +92,7 @@ class Windows:
         return gather(self.windows, indices)
 
 
-class MapCases:
+class MapCases(Shuffled):
     """Training batches of a map: one pair a case."""
 
     def __init__(self, part: Part, inputs: Sequence[str], fields: Sequence[str]) -> None:
@@ -121,6 +128,84 @@ class MapCases:
     def all(self) -> Pairs:
         """Every pair, in memory."""
         return self.batch(range(len(self)))
+
+
+class FramePairs(Shuffled):
+    """Training batches of steps of any length: every ordered pair of frames i <= j of every trajectory.
+
+    A frame is paired with itself too, a step of no time. Left out are pairs whose later frame comes before frame
+    ``first`` (of a flow from rest frame 1): there is nothing that an error could be relative to. Pairs are numbered
+    case by case, in each by i, then j. Frames that take less than ``IN_MEMORY`` bytes are read once and kept;
+    otherwise a batch reads the two frames of each of its pairs and no more.
+
+    Raises ``DataError`` for parameters that change in time: one step cannot follow them.
+    """
+
+    def __init__(self, part: Part, fields: Sequence[str], first: int = 0) -> None:
+        self.part, self.collection = part, Collection(part.files)
+        info = self.collection.info
+        self.channels = [channel for name in fields for channel in range(info.n_channels)[info.channels(name)]]
+        self.files, self.local = self.collection.locate(part.cases)
+        self._check_constant()
+        lengths = self.collection.n_frames(part.cases)
+        self._pairs = {n: _ordered_pairs(n, first) for n in set(lengths.tolist())}
+        self._lengths, self._ends = lengths, np.cumsum([len(self._pairs[n]) for n in lengths.tolist()])
+        parameters = self.collection.parameters(part.cases)
+        self.parameters = {name: value[:, 0] if value.ndim == 2 else value for name, value in parameters.items()}
+        size = 4 * int(lengths.sum()) * len(self.channels) * math.prod(info.grid)
+        self._kept: list[Tensor] = []
+        if size < IN_MEMORY:
+            self._kept = [self._read(row, range(n)) for row, n in enumerate(lengths.tolist())]
+
+    def _check_constant(self) -> None:
+        for number, case in zip(self.files.tolist(), self.local.tolist(), strict=True):
+            file = self.collection.files[number]
+            for name, values in file.parameters.items():
+                # Entry t acts from frame t to the next: the last one acts on nothing.
+                if values.ndim == 2 and (values[case, :-1] != values[case, 0]).any():
+                    raise DataError(
+                        f"{file.path}: {name} of case {case} changes in time, and task.pairs=all learns single steps "
+                        "over any time with one value: leave such cases out, or use task.pairs=successive"
+                    )
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def frames(self, index: int) -> tuple[int, int, int]:
+        """Position of the case in the part, earlier frame and later frame of a pair."""
+        row = int(np.searchsorted(self._ends, index, side="right"))
+        pairs = self._pairs[int(self._lengths[row])]
+        earlier, later = pairs[index - int(self._ends[row])]  # counted from the end of the case's own pairs
+        return row, int(earlier), int(later)
+
+    def _read(self, row: int, frames: Sequence[int]) -> Tensor:
+        """Frames ``(T, C, *grid)`` of the case at a position."""
+        file = self.collection.files[self.files[row]]
+        return file.state([self.local[row]], list(frames))[0][:, self.channels].contiguous()
+
+    def batch(self, indices: Sequence[int]) -> Pairs:
+        """The pairs of these numbers."""
+        chosen = [self.frames(index) for index in indices]
+        rows = [row for row, _, _ in chosen]
+        both, intervals = [], []
+        for row, earlier, later in chosen:
+            both.append(self._kept[row][[earlier, later]] if self._kept else self._read(row, [earlier, later]))
+            times = self.collection.files[self.files[row]].times[self.local[row]]
+            intervals.append(times[later] - times[earlier])
+        state = torch.stack(both)
+        return Pairs(
+            state[:, 0],
+            state[:, 1],
+            {name: values[rows] for name, values in self.parameters.items()},
+            torch.tensor(intervals, dtype=torch.float64),
+            tuple(self.part.subsets[row] for row in rows),
+        )
+
+
+def _ordered_pairs(frames: int, first: int) -> np.ndarray:
+    """All i <= j below ``frames`` with j at least ``first``, ``(pairs, 2)``."""
+    pairs = np.stack(np.triu_indices(frames), 1)
+    return pairs[pairs[:, 1] >= first]
 
 
 def gather(windows: TrajectoryWindows, indices: Sequence[int]) -> Batch:

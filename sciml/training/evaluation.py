@@ -3,7 +3,8 @@ case.
 
 Protocol: one-step errors over the frame pairs from the problem's first frame on; rollout from that true frame. Of a
 flow that starts from rest it is frame 1 (from frame 0 copying scores an error of exactly 1, which would flatter
-everything measured against it). Maps are judged in ``map_evaluation``.
+everything measured against it). A surrogate that learned steps of any length is also judged by direct jumps, one step
+from that same frame to each later one. Maps are judged in ``map_evaluation``.
 """
 
 from __future__ import annotations
@@ -28,22 +29,40 @@ CHUNK = 16
 
 
 @dataclass(frozen=True)
+class Jumps:
+    """``frames (N, T, C, *grid)``, each in one step from the first true frame, and the cases ``(N,)`` whose parameters
+    do not change in time: one step can follow no others.
+    """
+
+    frames: Tensor
+    steady: Tensor
+
+
+@dataclass(frozen=True)
 class Predictions:
-    """Frames ``first_target ...`` of every case, ``(N, T, C, *grid)``: from true inputs, and rolled out."""
+    """Frames ``first_target ...`` of every case, ``(N, T, C, *grid)``: from true inputs, rolled out, and of a surrogate
+    that learned steps of any length by direct jumps.
+    """
 
     one_step: Tensor
     rollout: Tensor
+    direct: Jumps | None = None
 
 
 @torch.no_grad()
 def predict(surrogate: Surrogate, data: Trajectories) -> Predictions:
-    """One-step and rolled-out predictions of the surrogate."""
-    one_step, rollout = [], []
+    """One-step, rolled-out and direct predictions of the surrogate."""
+    one_step, rollout, direct = [], [], []
     for start in range(0, len(data.state), CHUNK):
         piece = _cases(data, slice(start, start + CHUNK))
         one_step.append(_one_step(surrogate, piece))
         rollout.append(_rollout(surrogate, piece))
-    return Predictions(torch.cat(one_step), torch.cat(rollout))
+        if surrogate.pairs == "all":
+            direct.append(_direct(surrogate, piece))
+    if not direct:
+        return Predictions(torch.cat(one_step), torch.cat(rollout))
+    steady = _steady(data, surrogate.problem.first_frame)
+    return Predictions(torch.cat(one_step), torch.cat(rollout), Jumps(torch.cat(direct), steady))
 
 
 def first_target(surrogate: Surrogate) -> int:
@@ -72,6 +91,22 @@ def _rollout(surrogate: Surrogate, data: Trajectories) -> Tensor:
         predictions.append(following.cpu())
         window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
     return torch.stack(predictions, 1)
+
+
+def _direct(surrogate: Surrogate, data: Trajectories) -> Tensor:
+    frames, device = data.state.shape[1], surrogate.normaliser.mean.device
+    start = surrogate.problem.first_frame
+    state = data.state[:, start : start + 1].to(device)
+    now = at_time(data.parameters, start, frames - 1)
+    elapsed = data.time - data.time[:, start : start + 1]
+    jumps = [surrogate(state, now, elapsed[:, frame]).cpu() for frame in range(first_target(surrogate), frames)]
+    return torch.stack(jumps, 1)
+
+
+def _steady(data: Trajectories, start: int) -> Tensor:
+    """Which cases ``(N,)`` have the same parameters in all steps from frame ``start`` on."""
+    same = [(values[:, start:] == values[:, start : start + 1]).all(1) for values in data.parameters.values()]
+    return torch.stack(same).all(0)
 
 
 def persistence(data: Trajectories, first: int) -> Predictions:
@@ -116,32 +151,89 @@ def _scales(surrogate: Surrogate, data: Trajectories, transitions: int | None = 
 
 
 @dataclass(frozen=True)
+class JumpScores:
+    """Of direct jumps: relative L2 ``(cases, frames)``, relative L1 of each field at the last frame ``(cases, fields)``
+    and which cases count ``(cases,)``.
+    """
+
+    relative_l2: Tensor
+    last_l1: Tensor
+    steady: Tensor
+
+
+@dataclass(frozen=True)
 class Scores:
-    """Errors ``(cases, frames)``: one-step NMSE and VRMSE (mean over channels), rollout relative L2."""
+    """Errors ``(cases, frames)``: one-step NMSE and VRMSE (mean over channels), rollout relative L2; relative L1 of
+    each field, ``(cases, frames, fields)`` of one step and ``(cases, fields)`` at the rollout's last frame; the errors
+    of direct jumps.
+    """
 
     nmse: Tensor
     vrmse: Tensor
     relative_l2: Tensor
+    one_step_l1: Tensor
+    last_l1: Tensor
+    direct: JumpScores | None = None
 
     def summary(self, cases: Tensor | slice = slice(None)) -> dict[str, float]:
-        """Means over the chosen cases and all frames, at the last frame, and the worst case at the last frame."""
+        """Means over the chosen cases and all frames, at the last frame, and the worst case at the last frame.
+
+        ``median_relative_l1``: of one step, the median over cases and frames for each field, then the mean over fields;
+        ``rollout_last_median_relative_l1`` that of the last frame. Fields are in physical units (in the paper that
+        introduced the measure they are standardised). ``direct_…``: of the cases among the chosen whose parameters do
+        not change, none if there are none.
+        """
         rollout = self.relative_l2[cases]
-        return {
+        found = {
             "nmse": float(self.nmse[cases].mean()),
             "vrmse": float(self.vrmse[cases].mean()),
+            "median_relative_l1": mean_of_medians(self.one_step_l1[cases].flatten(0, 1)),
             "rollout_mean": float(rollout.mean()),
             "rollout_last": float(rollout[:, -1].mean()),
             "rollout_worst_last": float(rollout[:, -1].max()),
+            "rollout_last_median_relative_l1": mean_of_medians(self.last_l1[cases]),
         }
+        if self.direct is not None and (steady := self.direct.steady[cases]).any():
+            direct = self.direct.relative_l2[cases][steady]
+            found |= {
+                "direct_mean": float(direct.mean()),
+                "direct_last": float(direct[:, -1].mean()),
+                "direct_worst_last": float(direct[:, -1].max()),
+                "direct_last_median_relative_l1": mean_of_medians(self.direct.last_l1[cases][steady]),
+            }
+        return found
 
 
-def score(predictions: Predictions, target: Tensor) -> Scores:
-    """Errors of predictions against the true frames ``(N, T, C, *grid)``."""
+def score(predictions: Predictions, target: Tensor, groups: Sequence[int] | None = None) -> Scores:
+    """Errors of predictions against the true frames ``(N, T, C, *grid)``; ``groups``: channels of each field."""
+    groups = [target.shape[2]] if groups is None else groups
+    direct = None
+    if predictions.direct is not None:
+        frames = predictions.direct.frames
+        direct = JumpScores(
+            metrics.relative_l2(frames, target),
+            relative_l1(frames[:, -1:], target[:, -1:], groups)[:, 0],
+            predictions.direct.steady,
+        )
     return Scores(
         nmse=metrics.nmse(predictions.one_step, target),
         vrmse=metrics.vrmse(predictions.one_step, target).mean(2),
         relative_l2=metrics.relative_l2(predictions.rollout, target),
+        one_step_l1=relative_l1(predictions.one_step, target, groups),
+        last_l1=relative_l1(predictions.rollout[:, -1:], target[:, -1:], groups)[:, 0],
+        direct=direct,
     )
+
+
+def relative_l1(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
+    """``metrics.relative_l1`` of each field, ``(N, T, fields)``."""
+    pairs = zip(prediction.split(list(groups), 2), target.split(list(groups), 2), strict=True)
+    return torch.stack([metrics.relative_l1(p, y) for p, y in pairs], 2)
+
+
+def mean_of_medians(errors: Tensor) -> float:
+    """Mean over fields of the median over samples, ``errors (samples, fields)``."""
+    return float(np.median(errors.numpy(), axis=0).mean())
 
 
 def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> dict[str, dict[str, Any]]:
@@ -193,7 +285,8 @@ def evaluate(
     if train is not None and train.state.shape[1] >= data.state.shape[1]:
         contenders["lookup_"] = lookup(surrogate, train, data, first)
     target = data.state[:, first:]
-    scores = {prefix: score(made, target) for prefix, made in contenders.items()}
+    groups = [field.components for field in surrogate.fields.values()]
+    scores = {prefix: score(made, target, groups) for prefix, made in contenders.items()}
 
     def table(cases: Tensor | slice = slice(None)) -> dict[str, float]:
         return {prefix + key: value for prefix, own in scores.items() for key, value in own.summary(cases).items()}
@@ -209,12 +302,23 @@ def evaluate(
         "one_step": field_errors(surrogate, own.one_step, target),
         "rollout": field_errors(surrogate, own.rollout, target),
     }
+    if (jumps := direct_errors(own, target)) is not None:
+        summary["direct_relative_l2"] = jumps.mean(0).tolist()
+        summary["direct_cases"] = len(jumps)
     labels = np.array(data.subsets)
     summary["per_subset"] = {
         str(label): {"cases": int((labels == label).sum()), **table(torch.from_numpy(labels == label))}
         for label in np.unique(labels)
     }
     return summary, contenders
+
+
+def direct_errors(predictions: Predictions, target: Tensor) -> Tensor | None:
+    """Relative L2 ``(cases, frames)`` of direct jumps through the cases where one step can go; None without any."""
+    direct = predictions.direct
+    if direct is None or not direct.steady.any():
+        return None
+    return metrics.relative_l2(direct.frames[direct.steady], target[direct.steady])
 
 
 def _cases(data: Trajectories, chosen: slice | Tensor) -> Trajectories:
@@ -267,7 +371,8 @@ def save_predictions(
 
     Arrays: those of ``description``; ``truth``, ``prediction (n, T, C, *grid)`` with the starting frame first, ``time
     (n, T)``, one ``parameter_<name>`` ``(n,)`` or, where it changes in time, ``(n, T')`` each, ``subset (n,)``;
-    ``rollout_relative_l2``, ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``.
+    ``rollout_relative_l2``, ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``; of a surrogate that
+    learned steps of any length ``direct_relative_l2 (cases, steps)`` of the cases whose parameters do not change.
     """
     data = _concatenate(parts)
     first = first_target(surrogate)
@@ -288,6 +393,8 @@ def save_predictions(
     target = data.state[:, first:]
     for prefix, made in contenders.items():
         arrays[f"{prefix}rollout_relative_l2"] = metrics.relative_l2(made.rollout, target).numpy()
+    if (jumps := direct_errors(contenders[""], target)) is not None:
+        arrays["direct_relative_l2"] = jumps.numpy()
     np.savez_compressed(path, **arrays)
 
 

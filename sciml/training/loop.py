@@ -10,26 +10,55 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sciml.errors import SolverError
+from sciml.operators import Operator
 from sciml.progress import Progress
-from sciml.surrogate import Surrogate
 from sciml.training.checkpoint import save_checkpoint
-from sciml.training.config import TrainConfig
-from sciml.training.data import Batch, MapCases, Pairs, Windows
+from sciml.training.config import OptimizerConfig, TrainConfig
+from sciml.training.fine_tuning import group_rates
 from sciml.training.parallel import World
+from sciml.training.sampling import step_generator
 
-Source = Windows | MapCases
 LOG_EVERY = 20
 """Steps between two lines of ``metrics.jsonl``."""
+
+
+class Source(Protocol):
+    """Training samples: ``Windows``, ``MapCases``, or another with these three."""
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+
+    def indices(self, size: int, step: int, seed: int) -> list[int]:
+        """The samples of a step, those of all processes together: the same on each of them."""
+
+    def batch(self, indices: Sequence[int]) -> Any:
+        """What the task takes, of these samples; its ``to(device)`` moves it."""
+
+
+class Model(Protocol):
+    """What is fitted: an ``nn.Module`` around an operator, which has all of its parameters."""
+
+    operator: Operator
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def train(self) -> Any: ...
+
+    def eval(self) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
 class Interrupted(KeyboardInterrupt):
@@ -47,14 +76,14 @@ class Position:
 
 
 class Trainer:
-    """Fits a surrogate.
+    """Fits a surrogate, or another ``Model``.
 
     Args:
         config: the run's configuration.
         surrogate: the model, already on the device.
         task: module that computes the loss of a batch.
         sources: training batches, and those of the late part of training (longer windows; the same for a map).
-        validate: the error of a surrogate on the validation cases, smaller is better.
+        validate: errors of the model on the validation cases; ``nmse`` among them decides which is the best.
         directory: the run directory (``checkpoints/`` is written by the main process).
         log: called with a dictionary of numbers.
     """
@@ -62,10 +91,10 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        surrogate: Surrogate,
+        surrogate: Model,
         task: nn.Module,
         sources: tuple[Source, Source],
-        validate: Callable[[Surrogate], dict[str, float]],
+        validate: Callable[[Any], dict[str, float]],
         directory: Path,
         world: World,
         log: Callable[[dict[str, Any]], None],
@@ -76,13 +105,7 @@ class Trainer:
         self.log, self.progress = log, progress
         self.task = task
         self.step_loss = world.wrap(self.task)
-        self.optimizer = torch.optim.AdamW(
-            surrogate.parameters(),
-            lr=config.optimizer.learning_rate,
-            weight_decay=config.optimizer.weight_decay,
-            betas=config.optimizer.betas,
-            fused=True,
-        )
+        self.optimizer, self.peak_rates = make_optimizer(config.optimizer, surrogate.operator)
         self.average = [p.detach().clone() for p in surrogate.parameters()] if config.optimizer.ema else []
         self.best: list[Tensor] = []
         self.position = Position()
@@ -104,19 +127,21 @@ class Trainer:
         clock = 0.0 if minutes is None else self.position.seconds / (60 * minutes)
         return min(1.0, max(clock, self.position.step / self.total_steps))
 
-    def learning_rate(self, fraction: float) -> float:
-        """Linear warm-up, then a cosine to zero, over the fraction of the budget that is spent."""
+    def learning_rate(self, fraction: float, peak: float | None = None) -> float:
+        """Linear warm-up to the peak (the base rate), then a cosine to zero, over the fraction of the budget that is
+        spent.
+        """
         optimizer = self.config.optimizer
+        peak = optimizer.learning_rate if peak is None else peak
         if fraction < optimizer.warmup:
             # The first step has fraction 0; it must not be lost to a rate of zero.
-            return optimizer.learning_rate * max(fraction / optimizer.warmup, 0.01)
+            return peak * max(fraction / optimizer.warmup, 0.01)
         angle = math.pi * (fraction - optimizer.warmup) / (1 - optimizer.warmup)
-        return optimizer.learning_rate * 0.5 * (1 + math.cos(angle))
+        return peak * 0.5 * (1 + math.cos(angle))
 
-    def batch(self, source: Source) -> Batch | Pairs:
+    def batch(self, source: Source) -> Any:
         """This process's share of the batch of the current step."""
-        size = self.config.batch_size
-        indices = shuffled_batch(len(source), size, self.position.step, self.config.seed)
+        indices = source.indices(self.config.batch_size, self.position.step, self.config.seed)
         mine = indices[self.world.rank :: self.world.size]
         return source.batch(mine).to(self.world.device)
 
@@ -137,7 +162,7 @@ class Trainer:
                 loss, norm = self.one_step(fraction)
                 position.step += 1
                 if position.step % LOG_EVERY == 0 or position.step == 1:  # looking at the loss waits for the device
-                    self._log_step(loss, norm)
+                    self._log_step(loss, norm, self.learning_rate(fraction))
                     note = f"step {position.step}, loss {float(loss):.4f}"
                 position.seconds += time.perf_counter() - started
                 fraction, stopping = self.world.agree([self.fraction(), float(stop())])
@@ -169,8 +194,8 @@ class Trainer:
         late = fraction >= config.task.unroll_from
         batch = self.batch(self.sources[1 if late else 0])
         generator = step_generator(config.seed, self.position.step, self.world.rank)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(fraction)
+        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            group["lr"] = self.learning_rate(fraction, peak)
         with autocast(config.precision, self.world.device):
             loss = self.step_loss(batch, generator)
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,7 +207,7 @@ class Trainer:
             average.lerp_(parameter.detach(), 1 - decay)
         return loss.detach(), norm
 
-    def _log_step(self, loss: Tensor, norm: Tensor) -> None:
+    def _log_step(self, loss: Tensor, norm: Tensor, rate: float) -> None:
         """Log the step's numbers; raise ``SolverError`` on every process if the loss of any is not finite."""
         if self.world.any(not math.isfinite(float(loss))):
             raise SolverError(
@@ -190,7 +215,6 @@ class Trainer:
                 f"optimizer.learning_rate (now {self.config.optimizer.learning_rate}); the last checkpoint is in "
                 f"{self.directory / 'checkpoints'}"
             )
-        rate = self.optimizer.param_groups[0]["lr"]
         numbers = {"loss": float(loss), "gradient_norm": float(norm), "learning_rate": rate}
         self.log({"step": self.position.step, **numbers})
 
@@ -256,21 +280,22 @@ class Trainer:
         self.best = [tensor.to(device) for tensor in state["best"]]
 
 
-def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    """A generator for the draws of one step on one process."""
-    mixed = (seed * 1_000_003 + step) * 4099 + rank
-    return torch.Generator().manual_seed(mixed % (2**63))
+def make_optimizer(config: OptimizerConfig, operator: Operator) -> tuple[torch.optim.AdamW, list[float]]:
+    """AdamW over the operator's parameter groups, and the peak learning rate of each.
 
-
-def shuffled_batch(length: int, size: int, step: int, seed: int) -> list[int]:
-    """Indices of a step's batch: an epoch visits each once, in an order that depends on seed and epoch only."""
-    indices: list[int] = []
-    start = step * size
-    while len(indices) < size:
-        epoch, offset = divmod(start + len(indices), length)
-        order = torch.randperm(length, generator=step_generator(seed, epoch, 1))
-        indices += order[offset : offset + size - len(indices)].tolist()
-    return indices
+    Raises ``ConfigError`` for a rate of a group that the operator does not have.
+    """
+    rates = group_rates(config, operator)
+    groups = [group for group in operator.parameter_groups() if group.parameters]
+    described = [
+        {
+            "params": group.parameters,
+            "lr": rates[group.name],
+            "weight_decay": config.weight_decay if group.decay else 0.0,
+        }
+        for group in groups
+    ]
+    return torch.optim.AdamW(described, betas=config.betas, fused=True), [rates[group.name] for group in groups]
 
 
 def autocast(precision: str, device: torch.device) -> Any:

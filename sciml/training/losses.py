@@ -22,6 +22,21 @@ def relative_l2(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Te
     return (_squares(prediction - target, groups) / (_squares(target, groups) + _TINY)).add(_TINY).sqrt().mean()
 
 
+def _sizes(values: Tensor, groups: Sequence[int]) -> Tensor:
+    """Mean magnitude of each group of channels over everything else, ``(groups,)``."""
+    return torch.stack([part.abs().mean() for part in values.split(list(groups), 1)])
+
+
+def relative_l1(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
+    """Mean over fields of ``mean |p - y| / mean |y|``, the means over samples, components and cells together.
+
+    Poseidon's training loss (Herde et al. 2024). A sample weighs by its size, so that one at rest is harmless. There
+    the fields are standardised; here, as in every loss, they are in natural units, the mean of a field included in
+    ``|y|``.
+    """
+    return (_sizes(prediction - target, groups) / (_sizes(target, groups) + _TINY)).mean()
+
+
 def nmse(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
     """Mean over samples and fields of ``||p - y||^2 / ||y||^2`` (CFDBench's training loss)."""
     return (_squares(prediction - target, groups) / (_squares(target, groups) + _TINY)).mean()
@@ -37,4 +52,4 @@ def mae(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
     return (prediction - target).abs().mean()
 
 
-LOSSES: dict[str, Loss] = {"relative_l2": relative_l2, "nmse": nmse, "mse": mse, "mae": mae}
+LOSSES: dict[str, Loss] = {"relative_l2": relative_l2, "relative_l1": relative_l1, "nmse": nmse, "mse": mse, "mae": mae}

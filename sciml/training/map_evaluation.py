@@ -15,7 +15,7 @@ from sciml import metrics
 from sciml.errors import DataError
 from sciml.surrogate import Surrogate
 from sciml.training.data import Pairs
-from sciml.training.evaluation import description, few_of_each, field_errors
+from sciml.training.evaluation import description, few_of_each, field_errors, mean_of_medians, relative_l1
 from sciml.training.tasks import observed
 
 CHUNK = 64
@@ -75,7 +75,7 @@ def lookup(surrogate: Surrogate, train: Pairs, data: Pairs) -> Tensor:
 
 
 def _keys(surrogate: Surrogate, data: Pairs) -> Tensor:
-    """What cases are compared by: standardised inputs (their root mean square counts) and conditions."""
+    """What cases are compared by: standardised inputs (their root mean square counts), conditions and lead time."""
     norm, problem = surrogate.normaliser, surrogate.problem
     keys = []
     if surrogate.inputs:
@@ -84,8 +84,10 @@ def _keys(surrogate: Surrogate, data: Pairs) -> Tensor:
         standard = (scaled - norm.input_mean.cpu()[:, None]) / norm.input_std.cpu()[:, None]
         keys.append(standard.flatten(1) * standard.shape[-1] ** -0.5)
     if problem.condition_names:
-        raw = problem.conditions(data.parameters, data.interval).float()
+        raw = surrogate.conditions(data.parameters, data.interval).float()
         keys.append((raw - norm.condition_mean.cpu()) / norm.condition_std.cpu())
+    if (time := surrogate.lead_time(data.interval)) is not None:
+        keys.append(time.float().unsqueeze(1))
     return torch.cat(keys, 1)
 
 
@@ -124,12 +126,18 @@ def evaluate(
         if surrogate.inputs or surrogate.problem.condition_names:
             contenders["lookup_"] = lookup(surrogate, train, data)
     scores = {prefix: errors(made, data.target) for prefix, made in contenders.items()}
+    groups = [field.components for field in surrogate.fields.values()]
+    by_field = {
+        prefix: relative_l1(made.unsqueeze(1), data.target.unsqueeze(1), groups)[:, 0]
+        for prefix, made in contenders.items()
+    }
 
     def table(cases: Tensor | slice = slice(None)) -> dict[str, float]:
         row = {}
         for prefix, own in scores.items():
             row |= {prefix + key: float(value[cases].mean()) for key, value in own.items()}
             row[f"{prefix}relative_l2_worst"] = float(own["relative_l2"][cases].max())
+            row[f"{prefix}median_relative_l1"] = mean_of_medians(by_field[prefix][cases])
         return row
 
     labels = np.array(data.subsets)

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import yaml
+from torch import nn
 
 from sciml.errors import CheckpointError, ConfigError, DataError
 from sciml.operators import Operator
@@ -30,12 +31,23 @@ from sciml.training import evaluation, map_evaluation
 from sciml.training.build import build_operator, build_surrogate, count_parameters
 from sciml.training.checkpoint import checkpoints, load_checkpoint
 from sciml.training.config import TrainConfig, complete, make_config
-from sciml.training.data import MapCases, Part, Split, Windows, check_files, hard_parts, prepare, trajectories, whole
+from sciml.training.data import (
+    FramePairs,
+    MapCases,
+    Part,
+    Split,
+    Windows,
+    check_files,
+    hard_parts,
+    prepare,
+    trajectories,
+    whole,
+)
 from sciml.training.log import MetricsLog
-from sciml.training.loop import Interrupted, Trainer
+from sciml.training.loop import Interrupted, Source, Trainer
 from sciml.training.losses import LOSSES
 from sciml.training.parallel import World, world
-from sciml.training.tasks import MapLoss, UnrolledLoss
+from sciml.training.tasks import PairLoss, UnrolledLoss
 from sciml.version import __version__
 
 FREE_TO_CHANGE = (
@@ -75,13 +87,14 @@ def train(
     progress = progress or Progress()
     problem = get_problem(config.problem, config.dim)
     config = complete(config, problem)
-    with world(config.device) as here, _threads(config.threads):
+    with world(config.device) as here, threads(config.threads):
         progress = progress if here.is_main else Progress()
         operator = build_operator(config, problem)  # before the data: a wrong key is better met at once
         with here.main_first():
-            directory, found = _run_directory(config, out, resume)
+            root = Path("runs") / config.problem / config.operator.name
+            directory, found = run_directory(config, root, out, resume, read_config, FREE_TO_CHANGE)
             if here.is_main:
-                _open_run(directory, config, found, progress)
+                open_run(directory, config, found, progress)
             started = time.perf_counter()
             split = prepare(config.data, problem, here.device.type, progress)
             seconds = {"generate": time.perf_counter() - started}
@@ -155,15 +168,8 @@ def _trainer(
     progress: Progress,
 ) -> Trainer:
     surrogate = build_surrogate(config, problem, operator, split.train).to(here.device)
-    fields, task, loss = config.data.fields, config.task, LOSSES[config.task.loss]
-    if surrogate.kind == "map":
-        pairs = MapCases(split.train, config.data.inputs, fields)
-        sources, objective = (pairs, pairs), MapLoss(surrogate, loss)
-    else:
-        windows = [Windows(split.train.windows(fields, task.history, steps)) for steps in (1, task.unroll)]
-        sources = (windows[0], windows[1])
-        objective = UnrolledLoss(surrogate, loss, pushforward=task.pushforward, noise=task.noise)
-    log = MetricsLog(directory, config.tensorboard) if here.is_main else _silent
+    sources, objective = learning(config, surrogate, split.train)
+    log = MetricsLog(directory, config.tensorboard) if here.is_main else silent
     count = count_parameters(surrogate.operator)
     progress.message(
         f"{config.operator.name} with {count:,} parameters on {here.device.type}"
@@ -171,6 +177,19 @@ def _trainer(
     )
     validate = _validation(surrogate, split.validation)
     return Trainer(config, surrogate, objective, sources, validate, directory, here, log, progress)
+
+
+def learning(config: TrainConfig, surrogate: Surrogate, part: Part) -> tuple[tuple[Source, Source], nn.Module]:
+    """Where the training samples come from, early and late in training, and the module that computes their loss."""
+    fields, task, loss = config.data.fields, config.task, LOSSES[config.task.loss]
+    if surrogate.kind == "map":
+        pairs = MapCases(part, config.data.inputs, fields)
+        return (pairs, pairs), PairLoss(surrogate, loss)
+    if surrogate.pairs == "all":
+        jumps = FramePairs(part, fields, surrogate.problem.first_frame)
+        return (jumps, jumps), PairLoss(surrogate, loss)
+    windows = [Windows(part.windows(fields, task.history, steps)) for steps in (1, task.unroll)]
+    return (windows[0], windows[1]), UnrolledLoss(surrogate, loss, pushforward=task.pushforward, noise=task.noise)
 
 
 def _validation(surrogate: Surrogate, part: Part) -> Callable[[Surrogate], dict[str, float]]:
@@ -185,15 +204,18 @@ def _validation(surrogate: Surrogate, part: Part) -> Callable[[Surrogate], dict[
         return judge_map
     cases = trajectories(part, list(surrogate.fields))
 
+    groups = [field.components for field in surrogate.fields.values()]
+    logged = ("nmse", "rollout_mean", "rollout_last", "direct_mean", "direct_last")
+
     def judge_steps(model: Surrogate) -> dict[str, float]:
         target = cases.state[:, evaluation.first_target(model) :]
-        found = evaluation.score(evaluation.predict(model, cases), target).summary()
-        return {key: found[key] for key in ("nmse", "rollout_mean", "rollout_last")}
+        found = evaluation.score(evaluation.predict(model, cases), target, groups).summary()
+        return {key: found[key] for key in logged if key in found}
 
     return judge_steps
 
 
-def _silent(values: dict[str, Any]) -> None:
+def silent(values: dict[str, Any]) -> None:
     """Only the main process logs."""
 
 
@@ -243,9 +265,26 @@ def unfinished_run(root: Path) -> Path | None:
     return next((run for run in runs if not (run / "summary.json").exists()), None)
 
 
-def _run_directory(config: TrainConfig, out: Path | str | None, resume: str | None) -> tuple[Path, Path | None]:
-    """The directory of the run, and the checkpoint to go on from."""
-    root = Path("runs") / config.problem / config.operator.name
+class Resolved(Protocol):
+    """A resolved configuration, of training or of another kind of run."""
+
+    def model_dump(self) -> dict[str, Any]: ...
+
+    def to_yaml(self) -> str: ...
+
+
+def run_directory(
+    config: Resolved,
+    root: Path,
+    out: Path | str | None,
+    resume: str | None,
+    read: Callable[[Path], Resolved],
+    free: Sequence[str],
+) -> tuple[Path, Path | None]:
+    """The directory of the run, under ``root`` if ``out`` names none, and the checkpoint to go on from.
+
+    ``read`` gives the configuration of a run; ``free`` are the keys that a resumed run may change.
+    """
     if resume == "auto":
         run = Path(out) if out is not None else unfinished_run(root)
         if run is not None and checkpoints(run / "checkpoints"):
@@ -258,19 +297,19 @@ def _run_directory(config: TrainConfig, out: Path | str | None, resume: str | No
             raise ConfigError(f"{directory} holds a run already; choose another --out, or --resume {directory}")
         return directory, None
     directory = Path(resume)
-    stored = read_config(directory)
+    stored = read(directory)
     found = checkpoints(directory / "checkpoints")
     if not found:
         raise CheckpointError(f"{directory} holds no checkpoint to resume from; start it again with another --out")
     differences = [
         f"{key}: {theirs!r} in the run, {ours!r} now"
         for key, (theirs, ours) in _differences(stored.model_dump(), config.model_dump()).items()
-        if not any(key == free or key.startswith(free + ".") for free in FREE_TO_CHANGE)
+        if not any(key == name or key.startswith(name + ".") for name in free)
     ]
     if differences:
         raise CheckpointError(
             f"{directory} was made with another configuration ({'; '.join(differences)}); a resumed run may change "
-            f"only {', '.join(FREE_TO_CHANGE)}. Use the run's own values, or start a new run"
+            f"only {', '.join(free)}. Use the run's own values, or start a new run"
         )
     return directory, found[-1]
 
@@ -286,7 +325,11 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -
     return found
 
 
-def _open_run(directory: Path, config: TrainConfig, found: Path | None, progress: Progress) -> None:
+def open_run(directory: Path, config: Resolved, found: Path | None, progress: Progress) -> None:
+    """Make the directory with ``config.yaml`` and ``env.json``.
+
+    Raises ``DataError`` if it cannot be written.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(config.to_yaml())
@@ -312,7 +355,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-class _threads:
+class threads:
     """Use this many intra-operation threads inside the block."""
 
     def __init__(self, count: int | None) -> None:

@@ -1,4 +1,6 @@
-"""What is learned: the next state from the last ``history`` states, unrolled over several steps; or a map."""
+"""What is learned: the next state from the last ``history`` states, unrolled over several steps; or pairs: jumps
+between two frames of a trajectory, and maps.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +67,8 @@ class UnrolledLoss(nn.Module):
         return window + amplitude * torch.randn(window.shape, generator=generator).to(window.device)
 
 
-class MapLoss(nn.Module):
-    """Loss of a map from the fields of the first frame to those of the last.
+class PairLoss(nn.Module):
+    """Loss of pairs of fields: of a map, or of one step between two frames, however far apart.
 
     Args:
         surrogate: the model; if it reads points, new ones are drawn for every batch, at cell centres.

@@ -92,6 +92,27 @@ class TestTrain:
         assert invoke("train", "--resume", run).exit_code == 0
         assert recorder.config.seed == 9 and recorder.resume == str(run)
 
+    def test_from_reaches_the_configuration(self, recorder, tmp_path):
+        (tmp_path / "published").mkdir()
+        (tmp_path / "published" / "config.json").write_text('{"architectures": ["ScOT"]}')
+        result = invoke("train", "--problem", "cavity", "--from", "published", "operator.resize=spectral")
+        assert result.exit_code == 0, result.stderr
+        config = recorder.config
+        assert config.pretrained == str(tmp_path / "published")
+        assert config.operator.model_dump() == {"name": "poseidon", "resize": "spectral"}
+        assert config.optimizer.group_rates.keys() == {"embedding_recovery", "time_embedding"}
+        # As a run records it, and 'sciml train --resume RUN' reads it.
+        (tmp_path / "config.yaml").write_text(config.to_yaml())
+        assert invoke("train", "--resume", tmp_path).exit_code == 0
+        assert recorder.config == config
+
+    def test_from_a_hub_needs_the_operator(self, recorder):
+        arguments = ("train", "--problem", "cavity", "--from", "camlab-ethz/Poseidon-T")
+        result = invoke(*arguments)
+        assert result.exit_code == 1 and "with --operator poseidon a hub id" in " ".join(result.stderr.split())
+        assert invoke(*arguments, "--operator", "poseidon").exit_code == 0
+        assert recorder.config.pretrained == "camlab-ethz/Poseidon-T"
+
     def test_resume_auto(self, recorder):
         assert invoke("train", "-p", "cavity", "--resume", "auto").exit_code == 0
         assert recorder.resume == "auto"

@@ -41,6 +41,8 @@ def slow_sample(name, p, y):
         return np.sum((p - y) ** 2) / np.sum(y**2)
     if name == "relative_l2":
         return np.linalg.norm((p - y).ravel()) / np.linalg.norm(y.ravel())
+    if name == "relative_l1":
+        return np.sum(np.abs(p - y)) / np.sum(np.abs(y))
     rows = []
     for a, b in zip(p, y, strict=True):
         if name == "vrmse":

@@ -25,8 +25,9 @@ from sciml.training.build import build_operator, build_surrogate
 from sciml.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from sciml.training.data import Batch, gather, prepare, trajectories
 from sciml.training.evaluation import predict, score
-from sciml.training.loop import Interrupted, shuffled_batch, step_generator
+from sciml.training.loop import Interrupted
 from sciml.training.losses import LOSSES, relative_l2
+from sciml.training.sampling import shuffled_batch, step_generator
 from sciml.training.tasks import UnrolledLoss, transition
 
 

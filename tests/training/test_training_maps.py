@@ -23,7 +23,7 @@ from sciml.training.config import complete, make_config, resolve_config
 from sciml.training.data import MapCases, prepare
 from sciml.training.losses import relative_l2
 from sciml.training.run import evaluate_run
-from sciml.training.tasks import MapLoss, observed
+from sciml.training.tasks import PairLoss, observed
 
 KINDS = {
     "fields": {"kind": "map"},
@@ -142,7 +142,7 @@ def pieces(cavity_file):
 def test_loss_is_that_of_the_surrogates_own_prediction(pieces):
     surrogate, split = pieces
     batch = MapCases(split.train, ["velocity"], ["velocity"]).batch([0, 3])
-    loss = MapLoss(surrogate, relative_l2)(batch, torch.Generator().manual_seed(5))
+    loss = PairLoss(surrogate, relative_l2)(batch, torch.Generator().manual_seed(5))
     state, points = observed(surrogate, batch.input, torch.Generator().manual_seed(5), shared=True)
     assert points.shape == (1, 40, 2)
     made = surrogate(state, batch.parameters, batch.interval, points)
