@@ -324,8 +324,8 @@ def resolve_config(
 ) -> TrainConfig:
     """The problem's recipe, overlaid by a file, then by dotted overrides, then by the flags of the command line.
 
-    With pretrained weights the recipe gives no options of the operator, which come with the weights, and the learning
-    rates are those of fine-tuning.
+    With pretrained weights the recipe gives no options of the operator, which come with the weights; what is predicted
+    is what they have learned to predict, and the learning rates are those of fine-tuning.
     """
     from sciml.problems import get_problem
 
@@ -334,17 +334,19 @@ def resolve_config(
     chosen_problem = get_problem(problem, chosen_by_user.get("dim"))
     pretrained, rates = chosen_by_user.get("pretrained"), None
     if isinstance(pretrained, str):
-        chosen = find_pretrained(pretrained, chosen).operator
-        rates = RATES.get(chosen)
+        weights = find_pretrained(pretrained, chosen)
+        chosen, rates = weights.operator, RATES.get(weights.operator)
     recipe = chosen_problem.recipe(chosen)
     if isinstance(pretrained, str):
         recipe["operator"] = {"name": chosen}
+        recipe["task"] = {**recipe.get("task", {}), **weights.task}
     if rates is not None:
         recipe["optimizer"] = {**recipe.get("optimizer", {}), "learning_rate": rates.base}
     if {"epochs", "steps", "minutes"} & set(chosen_by_user.get("budget") or {}):
         recipe.pop("budget", None)  # who asks for 50 epochs does not want them cut short by the recipe's minutes
-    if (chosen_by_user.get("task") or {}).get("pairs") == "all":
-        recipe.pop("task", None)  # a recipe's target and unrolling are those of steps from frame to frame
+    if merge(recipe, chosen_by_user).get("task", {}).get("pairs") == "all":
+        # A recipe's target and unrolling are those of steps from frame to frame.
+        recipe["task"] = weights.task if isinstance(pretrained, str) else {}
     named = {"operator": {"name": chosen}} if chosen else {}
     config = make_config(merge(recipe, chosen_by_user, named, {"problem": problem}))
     if rates is not None and "group_rates" not in (chosen_by_user.get("optimizer") or {}):

@@ -65,9 +65,11 @@ class WindowAttention(nn.Module):
 
     def bias(self, size: Size, mask: Tensor | None, like: Tensor) -> Tensor:
         """What is added to the logits, ``(heads, tokens, tokens)``, with a mask ``(count, heads, tokens, tokens)``."""
-        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
-            return self._bias(size, mask, like)
         weights = list(self.self.continuous_position_bias_mlp.parameters())
+        # Changes of tensors made in inference mode leave no trace.
+        traceless = torch.compiler.is_compiling() or any(w.is_inference() for w in weights)
+        if torch.is_grad_enabled() or self.training or traceless:
+            return self._bias(size, mask, like)
         state = (size, like.dtype, mask, [(w.data_ptr(), w._version) for w in weights])
         if self._kept is None or not self._kept.holds_for(weights, state):
             self._kept = _Kept(weights, state, self._bias(size, mask, like))
@@ -77,9 +79,11 @@ class WindowAttention(nn.Module):
         first, _, last = self.self.continuous_position_bias_mlp
         table = offsets(size, self.reference, like.device).to(first.weight.dtype)
         # Offsets along the columns: of tall matrices with two columns the products are slow. And the sigmoid before the
-        # pairs look their offset up: there are many more pairs than offsets.
-        hidden = torch.addmm(first.bias.unsqueeze(1), first.weight, table).relu_()
-        values = 16 * torch.sigmoid(last.weight @ hidden).view(-1, 2 * size[0] - 1, 2 * size[1] - 1)
+        # pairs look their offset up: there are many more pairs than offsets. Not in half precision, which would be kept
+        # for evaluations without autocast.
+        with torch.autocast(like.device.type, enabled=False):
+            hidden = torch.addmm(first.bias.unsqueeze(1), first.weight, table).relu_()
+            values = 16 * torch.sigmoid(last.weight @ hidden).view(-1, 2 * size[0] - 1, 2 * size[1] - 1)
         bias = pairs(values, size).to(like.dtype)
         return bias if mask is None else bias + mask
 
@@ -93,10 +97,11 @@ class WindowAttention(nn.Module):
 
 
 class _Kept:
-    """A bias with what it was computed from. It holds the weights: their memory cannot be given to others."""
+    """A bias with what it was computed from. It holds the weights' memory, which is not given to others meanwhile."""
 
     def __init__(self, weights: list[Tensor], state: tuple, bias: Tensor) -> None:
         self.weights, self.state, self.bias = weights, state, bias
+        self.memory = [w.detach() for w in weights]  # also once ``w.data`` is another
 
     def holds_for(self, weights: list[Tensor], state: tuple) -> bool:
         *mine, versions = self.state

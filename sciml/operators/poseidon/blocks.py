@@ -4,6 +4,7 @@ Tokens are ``(B, height, width, C)`` throughout; modules carry the published ten
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,13 +89,30 @@ class SwinBlock(nn.Module):
         return x + drop_path(self.layernorm_after(made, condition), self.drop, self.training)
 
 
+class PeriodicConv2d(nn.Conv2d):
+    """A convolution around a periodic box, which may have fewer cells than the kernel reaches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        reach = self.kernel_size[0] // 2
+        for axis in (2, 3):
+            around = torch.arange(-reach, x.shape[axis] + reach, device=x.device) % x.shape[axis]
+            x = x.index_select(axis, around)
+        return F.conv2d(x, self.weight, self.bias, groups=self.groups)
+
+
+def convolution(config: PoseidonConfig, channels: int, kernel: int, **options: Any) -> nn.Conv2d:
+    """Channels and grid stay; beyond the grid are zeros or, in a periodic box, its other side."""
+    if config.periodic:
+        return PeriodicConv2d(channels, channels, kernel, **options)
+    return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, **options)
+
+
 class ConvNextBlock(nn.Module):
     """A ConvNeXt block (Liu et al. 2022, arXiv:2201.03545) with a conditioned norm."""
 
     def __init__(self, config: PoseidonConfig, channels: int) -> None:
         super().__init__()
-        mode = "circular" if config.periodic else "zeros"
-        self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels, padding_mode=mode)
+        self.dwconv = convolution(config, channels, 7, groups=channels)
         self.norm = make_norm(config, channels, config.layer_norm_eps)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.pwconv2 = nn.Linear(4 * channels, channels)
@@ -111,10 +129,9 @@ class ResNetBlock(nn.Module):
 
     def __init__(self, config: PoseidonConfig, channels: int) -> None:
         super().__init__()
-        mode = "circular" if config.periodic else "zeros"
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=mode)
+        self.conv1 = convolution(config, channels, 3)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=mode)
+        self.conv2 = convolution(config, channels, 3)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:

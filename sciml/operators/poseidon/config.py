@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,7 @@ class PoseidonConfig:
         channel_slice_list_normalized_loss: boundaries of the channel groups of the relative loss; None: a plain loss.
         residual_model: blocks on the skips, "convnext" or "resnet".
         use_conditioning: norms are scaled and shifted by affine functions of the lead time.
-        learn_residual: the input is added to the output (where it is conditioned on time).
+        learn_residual: the input is added to the output (published: ignored without conditioning).
         n_parameters: physical parameters that the norms are conditioned on as well.
         resize: what becomes of a grid that is not ``image_size``. "spectral": resampled to it and back, as published.
             "native": taken as it is; each axis has to be a multiple of ``patch_size``. "pad": taken as it is, the high
@@ -120,7 +121,7 @@ class PoseidonConfig:
             **self.as_dict(),
             "num_layers": self.levels,
             "hidden_size": self.width(self.levels - 1),
-            "pretrained_window_sizes": [0] * self.levels,
+            "pretrained_window_sizes": [0] * max(4, self.levels),
         }
 
     @classmethod
@@ -140,6 +141,8 @@ class PoseidonConfig:
             if name not in known:
                 near = did_you_mean(key, [*known, *ALIASES])
                 raise ConfigError(f"operator 'poseidon' has no argument {key!r}{near}")
+            if name in values:
+                raise ConfigError(f"poseidon: {name} is given twice, once as {key!r}; leave one out")
             values[name] = value
         return cls(**values)
 
@@ -164,19 +167,34 @@ class PoseidonConfig:
             if alias in saved:
                 values.setdefault(name, saved[alias])
         values = {**_CLASS_DEFAULTS, **values}
-        levels = len(values["depths"])
-        skips = values["skip_connections"]
+        depths, skips = values["depths"], values["skip_connections"]
+        levels = len(depths) if isinstance(depths, list | tuple) else 0
         # Booleans count blocks as well; an absent entry is a plain skip.
-        skips = [int(n) for n in skips] if isinstance(skips, list | tuple) else [int(skips or 0)] * levels
+        skips = list(skips) if isinstance(skips, list | tuple) else [skips] * levels
+        skips = [int(n) if isinstance(n, bool) else n or 0 for n in skips]
         values["skip_connections"] = (skips + [0] * levels)[:levels]
-        if isinstance(values["window_size"], list | tuple) and len(set(values["window_size"])) == 1:
-            values["window_size"] = values["window_size"][0]
+        for name in ("window_size", "patch_size"):
+            pair = values.get(name)
+            if isinstance(pair, list | tuple) and len(pair) == 2 and pair[0] == pair[1]:
+                values[name] = pair[0]
         try:
             return cls(**values)
         except ConfigError as error:
             raise CheckpointError(f"{source}: {error}") from error
 
+    def whole(self, grid: Sequence[int]) -> bool:
+        """Whether whole patches, merges and windows fill a grid, so that nothing has to be padded."""
+        if any(n % (self.patch_size * 2 ** (self.levels - 1)) for n in grid):
+            return False
+        for level in range(self.levels):
+            for n, laid_out in zip(grid, self.grid, strict=True):
+                tokens, most = (size // self.patch_size // 2**level for size in (n, laid_out))
+                if tokens % min(tokens, most, self.window_size):
+                    return False
+        return True
+
     def _check(self) -> None:
+        self._check_types()
         for name in ("patch_size", "num_channels", "num_out_channels", "embed_dim", "window_size"):
             _positive(name, getattr(self, name))
         sizes = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,) * 2
@@ -210,6 +228,12 @@ class PoseidonConfig:
                 f"poseidon: image_size {self.image_size} is no multiple of patch_size {self.patch_size}; change it, or "
                 'use resize="pad"'
             )
+        if self.resize == "spectral" and self.periodic and not self.whole(self.grid):
+            raise ConfigError(
+                f"poseidon: image_size {self.image_size} is not filled by whole windows of {self.window_size} tokens "
+                f"on {levels} levels of patches of {self.patch_size}, and padding would cut the periodic box open; "
+                "change one of them"
+            )
         for name, choices in (
             ("resize", RESIZE),
             ("residual_model", ("convnext", "resnet")),
@@ -219,18 +243,27 @@ class PoseidonConfig:
             if value not in choices:
                 raise ConfigError(f"poseidon: {name} is {value!r}; expected one of {', '.join(choices)}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
-            if not 0 <= getattr(self, name) < 1:
+            if not _number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"poseidon: {name} is {getattr(self, name)!r}; expected 0 <= rate < 1")
         for name in ("mlp_ratio", "layer_norm_eps", "initializer_range"):
-            if not getattr(self, name) > 0:
+            if not _number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ConfigError(f"poseidon: {name} is {getattr(self, name)!r}; expected a positive number")
+        if int(self.mlp_ratio * self.embed_dim) < 1:
+            raise ConfigError(
+                f"poseidon: mlp_ratio {self.mlp_ratio} of {self.embed_dim} channels leaves the MLPs no hidden channel"
+            )
+        if not _number(self.norm_gain):
+            raise ConfigError(f"poseidon: norm_gain is {self.norm_gain!r}; expected a number")
         if self.p not in (1, 2):
             raise ConfigError(f"poseidon: p is {self.p!r}; expected 1 (absolute) or 2 (squared)")
         if not _whole(self.n_parameters) or self.n_parameters < 0:
-            raise ConfigError(f"poseidon: n_parameters is {self.n_parameters}; expected 0 or more")
+            raise ConfigError(f"poseidon: n_parameters is {self.n_parameters!r}; expected 0 or more")
         groups = self.channel_slice_list_normalized_loss
         if groups is not None and (
-            groups[0] != 0 or groups[-1] != self.num_out_channels or list(groups) != sorted(set(groups))
+            not all(map(_whole, groups))
+            or groups[:1] != (0,)
+            or groups[-1] != self.num_out_channels
+            or list(groups) != sorted(set(groups))
         ):
             raise ConfigError(
                 f"poseidon: channel_slice_list_normalized_loss is {list(groups)}; expected rising boundaries from 0 to "
@@ -244,11 +277,25 @@ class PoseidonConfig:
             names = getattr(self, name)
             if names and (len(names) != count or len(set(names)) != count):
                 raise ConfigError(f"poseidon: {name} is {list(names)}; expected {count} different names, or none")
-        if self.learn_residual and self.num_out_channels > self.num_channels:
+        if self.learn_residual and self.use_conditioning and self.num_out_channels > self.num_channels:
             raise ConfigError(
                 f"poseidon: learn_residual adds the input to the output, but {self.num_out_channels} output channels "
                 f"are more than {self.num_channels} input channels"
             )
+
+    def _check_types(self) -> None:
+        for name in _TUPLES:
+            value = getattr(self, name)
+            alone = _whole(value) if name == "image_size" else value is None and name.startswith("channel_slice")
+            if not isinstance(value, tuple) and not alone:
+                what = "a number, or one for each axis" if name == "image_size" else "a list"
+                raise ConfigError(f"poseidon: {name} is {value!r}; expected {what}")
+        for name in ("channel_names", "out_channel_names", "parameter_names"):
+            if not all(isinstance(item, str) for item in getattr(self, name)):
+                raise ConfigError(f"poseidon: {name} is {list(getattr(self, name))}; expected strings")
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"poseidon: {name} is {getattr(self, name)!r}; expected true or false")
 
 
 _TUPLES = (
@@ -260,6 +307,14 @@ _TUPLES = (
     "channel_names",
     "out_channel_names",
     "parameter_names",
+)
+_SWITCHES = (
+    "qkv_bias",
+    "use_absolute_embeddings",
+    "use_conditioning",
+    "learn_residual",
+    "periodic",
+    "gradient_checkpointing",
 )
 _CLASS_DEFAULTS: dict[str, Any] = {
     "image_size": 224,
@@ -278,6 +333,10 @@ _CLASS_DEFAULTS: dict[str, Any] = {
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _positive(name: str, value: Any) -> None:

@@ -30,11 +30,22 @@ def cosine_attention(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 
         and qkv.device.type == "cpu"
         and qkv.dtype == bias.dtype == scale.dtype
         and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
     )
     if by_hand:
         return _CosineAttention.apply(qkv, scale, bias)
-    query, key = F.normalize(qkv[:, :, :, 0], dim=-1) * scale.to(qkv.dtype), F.normalize(qkv[:, :, :, 1], dim=-1)
-    return _attention(query, key, qkv[:, :, :, 2], bias.to(qkv.dtype), dropout)
+    return _plain(qkv, scale, bias, dropout)
+
+
+def _plain(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
+    eps = _least_length(qkv.dtype)
+    unit_query, unit_key = (F.normalize(qkv[:, :, :, i], dim=-1, eps=eps) for i in (0, 1))
+    return _attention(unit_query * scale.to(qkv.dtype), unit_key, qkv[:, :, :, 2], bias.to(qkv.dtype), dropout)
+
+
+def _least_length(dtype: torch.dtype) -> float:
+    """What lengths are clamped to: no zero in float16 either, for padded tokens may have keys that are zero."""
+    return max(NORM_EPS, torch.finfo(dtype).tiny)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
@@ -53,16 +64,19 @@ class _CosineAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(qkv, scale, bias)
-        unit = F.normalize(qkv[:, :, :, :2], dim=-1)
+        unit = F.normalize(qkv[:, :, :, :2], dim=-1, eps=_least_length(qkv.dtype))
         return _attention(unit[:, :, :, 0] * scale, unit[:, :, :, 1], qkv[:, :, :, 2], bias.detach())
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         qkv, scale, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: these gradients are differentiated themselves
+            wanted = [t for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=True) if needed]
+            found = iter(torch.autograd.grad(_plain(qkv, scale, bias), wanted, gradient, create_graph=True))
+            return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
         batch, count, tokens, _, heads, _ = qkv.shape
         by_head = qkv.permute(3, 0, 1, 4, 2, 5)  # (3, B, count, heads, tokens, width)
-        length = torch.linalg.vector_norm(by_head[:2], dim=-1, keepdim=True).clamp_min(NORM_EPS)
+        length = torch.linalg.vector_norm(by_head[:2], dim=-1, keepdim=True).clamp_min(_least_length(qkv.dtype))
         unit_query, unit_key = by_head[:2] / length
         query, value = unit_query * scale.unsqueeze(1), by_head[2].contiguous()
         gradient = gradient.transpose(2, 3).contiguous()

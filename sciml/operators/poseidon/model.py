@@ -19,7 +19,9 @@ from sciml.operators.poseidon.blocks import (
     TOKEN_NORM_EPS,
     PatchMerging,
     PatchUnmerging,
+    ResNetBlock,
     SwinBlock,
+    convolution,
     make_norm,
 )
 from sciml.operators.poseidon.config import PoseidonConfig
@@ -115,10 +117,7 @@ class Poseidon(Operator):
         )
         self.patch_recovery = nn.Module()
         self.patch_recovery.projection = nn.ConvTranspose2d(c.embed_dim, c.num_out_channels, p, stride=p)
-        mode = "circular" if c.periodic else "zeros"
-        self.patch_recovery.mixup = nn.Conv2d(
-            c.num_out_channels, c.num_out_channels, 5, padding=2, bias=False, padding_mode=mode
-        )
+        self.patch_recovery.mixup = convolution(c, c.num_out_channels, 5, bias=False)
         self._initialise()
 
     def _stage(self, level: int, drops: Iterator[float], decodes: bool) -> nn.Module:
@@ -174,7 +173,7 @@ class Poseidon(Operator):
         grid = (x.shape[2], x.shape[3])
         fields = self._fit(x)
         made = self._network(fields, self._condition(x, time, parameters))
-        if config.learn_residual and config.use_conditioning:
+        if config.learn_residual and (config.use_conditioning or config.n_parameters):  # published: with conditioning
             made = made + fields[:, : config.num_out_channels]
         output = resample(made, grid) if config.resize == "spectral" else crop(made, grid)
         if pixel_mask is not None:
@@ -215,7 +214,9 @@ class Poseidon(Operator):
         return tokens
 
     def _run(self, block: nn.Module, *arguments: Any) -> Tensor:
-        if self.settings.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        # Once more would be one batch too many for running statistics.
+        again = self.settings.gradient_checkpointing and not isinstance(block, ResNetBlock)
+        if again and self.training and torch.is_grad_enabled():
             return checkpoint(block, *arguments, use_reentrant=False)
         return block(*arguments)
 
@@ -224,10 +225,11 @@ class Poseidon(Operator):
         tokens = self.embeddings.norm(tokens, condition)
         if self.settings.use_absolute_embeddings:
             table, shape = self.embeddings.position_embeddings, tokens.shape
-            if table.shape[1] != shape[1] * shape[2]:
+            expected = tuple(n // self.settings.patch_size for n in self.settings.grid)
+            if shape[1:3] != expected:
                 raise DataError(
-                    f"poseidon: a grid of {tuple(x.shape[2:])} has {shape[1] * shape[2]} patches; the table of "
-                    f'positions (use_absolute_embeddings) has {table.shape[1]}: use resize="spectral"'
+                    f"poseidon: a grid of {tuple(x.shape[2:])} has {tuple(shape[1:3])} patches; the table of positions "
+                    f'(use_absolute_embeddings) has {expected}: use resize="spectral"'
                 )
             tokens = tokens + table.view(1, *shape[1:])
         return self.dropout(tokens)
@@ -244,22 +246,20 @@ class Poseidon(Operator):
         config, grid = self.settings, (x.shape[2], x.shape[3])
         if config.resize == "spectral":
             return resample(x, config.grid)
+        if config.periodic and not config.whole(grid):
+            raise DataError(
+                f"poseidon: the periodic grid {grid} is not filled by whole windows of {config.window_size} tokens on "
+                f"{config.levels} levels of patches of {config.patch_size}, and padding would cut the box open; use a "
+                'grid that is, or resize="spectral"'
+            )
         if config.resize == "pad":
-            return self._padded(x)
+            return pad_to_multiple(x, config.patch_size)
         if any(n % config.patch_size for n in grid):
             raise DataError(
                 f"poseidon: the grid {grid} is not a multiple of patch_size {config.patch_size} along each axis; "
                 'choose how to fit it: resize="pad" or resize="spectral"'
             )
         return x
-
-    def _padded(self, x: Tensor) -> Tensor:
-        if self.settings.periodic and any(n % self.settings.patch_size for n in x.shape[2:]):
-            raise DataError(
-                f"poseidon: the periodic grid {tuple(x.shape[2:])} is not a multiple of patch_size "
-                f"{self.settings.patch_size}, and padding would cut the box open; use a grid that is"
-            )
-        return pad_to_multiple(x, self.settings.patch_size)
 
     def _tokens(self, grid: Size, level: int) -> Size:
         """Tokens of a level, halves dropped, at least one."""

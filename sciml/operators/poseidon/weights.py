@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -47,14 +46,14 @@ def load(
         if key not in known:
             raise ConfigError(f"poseidon has no configuration key {key!r}{did_you_mean(key, known)}")
     # First as it was saved: what is damaged or missing is then told from what is new.
-    check_tensors(directory / CONFIG_FILE, tensors, _expected(cls, stored))
+    check_tensors(directory, tensors, _expected(cls, stored))
     mapping = _Mapping(stored, channels, out_channels, parameters)
     config = dataclasses.replace(mapping.fit(stored), **changes)
     with torch.random.fork_rng(devices=[]):  # most of these weights are thrown away: draw nothing for them
-        model = cls(config)
+        model = cls(config).to(tensors[EMBED].dtype)
     fresh = model.state_dict()
     tensors = mapping.fit_tensors(tensors, fresh)
-    check_tensors(directory / CONFIG_FILE, tensors, fresh)
+    check_tensors(directory, tensors, fresh)
     model.load_state_dict(tensors, assign=True)
     return model
 
@@ -78,7 +77,7 @@ def find(source: str | Path) -> Path:
     except ImportError:
         raise CheckpointError(
             f"{source} is not a directory here; to read it as an id of the Hugging Face hub install huggingface_hub "
-            "(pip install 'sciml[hub]')"
+            "(pip install huggingface_hub)"
         ) from None
     try:
         return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.bin"]))
@@ -128,11 +127,11 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
 def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        outside = [name for name in names if Path(name).name != name]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is damaged ({error!r}); expected a weight_map from tensors to files") from None
-    for name in names:
-        if Path(name).name != name:
-            raise CheckpointError(f"{index} names the file {name!r} outside its directory")
+    if outside:
+        raise CheckpointError(f"{index} names the file {outside[0]!r} outside its directory")
     return [index.parent / name for name in names]
 
 
@@ -142,19 +141,19 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the damage leads to
-        if not isinstance(error, SafetensorError | RuntimeError | ValueError | EOFError | OSError | KeyError) and (
-            type(error).__module__ not in ("_pickle", "pickle")
-        ):
-            raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(f"{file} cannot be read: {first}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise CheckpointError(f"{file} holds something else than a dictionary from names to tensors")
+    return dict(found)
 
 
 def _as_single(tensor: Tensor) -> Tensor:
     # A copy: tensors of a file lie where the file has them, and products round differently there.
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.clone()
+    half = tensor.is_floating_point() and tensor.dtype.itemsize < 4
+    return tensor.float() if half else tensor.clone()
 
 
 def _expected(cls: "type[Poseidon]", config: PoseidonConfig) -> dict[str, Tensor]:
@@ -194,7 +193,7 @@ class _Mapping:
         if groups is not None and not outputs.same:
             groups = _groups(outputs.names) if outputs.names else tuple(range(len(outputs.rows) + 1))
         residual = self.inputs.rows[: len(outputs.rows)], outputs.rows
-        if stored.learn_residual and residual[0] != residual[1]:
+        if stored.learn_residual and stored.use_conditioning and residual[0] != residual[1]:
             raise ConfigError(
                 "poseidon: this checkpoint adds input channel i to output channel i (learn_residual); ask for the same "
                 "channels first in channels and out_channels"
@@ -232,6 +231,10 @@ class _Mapping:
         if not self.parameters.count:  # the checkpoint knows no parameters
             tensors |= {name: value for name, value in fresh.items() if name.startswith(PARAMETERS)}
             tensors |= {name: torch.zeros_like(fresh[name]) for name in linear}
+            for norm in (name.removesuffix(".parameters_weight.weight") for name in linear):
+                if f"{norm}.weight" in tensors:  # a plain norm
+                    tensors[f"{norm}.weight.bias"] = tensors.pop(f"{norm}.weight")
+                    tensors[f"{norm}.bias.bias"] = tensors.pop(f"{norm}.bias")
         elif rows:
             tensors[first] = self.parameters.pick(tensors[first], 1, torch.zeros_like(fresh[first]))
         else:
@@ -246,8 +249,9 @@ def _fold_parameters(tensors: dict[str, Tensor]) -> None:
     for name in [name for name in tensors if name.endswith(".parameters_weight.weight")]:
         norm = name.removesuffix(".parameters_weight.weight")
         gain, shift = (tensors.pop(name) @ embedded).chunk(2)
-        tensors[f"{norm}.weight.bias"] = tensors[f"{norm}.weight.bias"] + gain
-        tensors[f"{norm}.bias.bias"] = tensors[f"{norm}.bias.bias"] + shift
+        plain = f"{norm}.weight.weight" not in tensors  # what is left depends on nothing
+        for kind, more in (("weight", gain), ("bias", shift)):
+            tensors[f"{norm}.{kind}" if plain else f"{norm}.{kind}.bias"] = tensors.pop(f"{norm}.{kind}.bias") + more
 
 
 class _Wanted:
@@ -258,6 +262,8 @@ class _Wanted:
         if wanted is None:
             self.rows: list[int | None] = list(range(count))
             self.names = names
+        elif isinstance(wanted, str):
+            raise ConfigError(f"poseidon: {key} is {wanted!r}; expected a list of names, numbers or None")
         else:
             if not names and len(wanted) == count and all(isinstance(item, str) for item in wanted):
                 names = tuple(wanted)  # type: ignore[arg-type]  # nobody named them before: taken in order
@@ -278,8 +284,8 @@ class _Wanted:
                     f"poseidon: {key} asks for {item!r}, but the checkpoint does not name its {count}; give numbers"
                 )
             return names.index(item) if item in names else None
-        if not 0 <= item < count:
-            raise ConfigError(f"poseidon: {key} asks for number {item}; the checkpoint has 0 to {count - 1}")
+        if not isinstance(item, int) or not 0 <= item < count:
+            raise ConfigError(f"poseidon: {key} asks for number {item!r}; the checkpoint has 0 to {count - 1}")
         return item
 
     def pick(self, tensor: Tensor, axis: int, new: Tensor) -> Tensor:
