@@ -43,3 +43,12 @@ def lead(batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
 
 def vector(batch: int = 2, length: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(batch, length, dtype=dtype, generator=torch.Generator().manual_seed(2))
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-12) -> None:
+    """To a part of the largest value."""
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * expected.abs().max().item())
+
+
+def gradients(operator: Poseidon) -> dict[str, Tensor]:
+    return {name: parameter.grad.clone() for name, parameter in operator.named_parameters()}

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciml.operators import FNO, DeepONet, UNet
+from sciml.operators import FNO, DeepONet, Poseidon, UNet
+from sciml.operators.poseidon import PoseidonConfig
 
 GRID = (12, 10)
 
@@ -109,3 +110,46 @@ def test_deeponet():
     torch.testing.assert_close(twin(x.mT, parameters=parameters), y.mT, rtol=0, atol=1e-12)
     twin.trunk[0].weight.data = twin.trunk[0].weight.flip(1)
     assert (twin(x.mT, parameters=parameters) - y.mT).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (20, 14), (7, 30)])
+@pytest.mark.parametrize("skips", ["convnext", "resnet"])
+def test_poseidon(skips, grid):
+    """Windows of 4 x 2 and 4 x 3 tokens, shifted on one axis or both, filled up, and merges of odd grids."""
+
+    def make(image_size):
+        config = PoseidonConfig(
+            image_size=image_size,
+            patch_size=2,
+            num_channels=2,
+            num_out_channels=3,
+            embed_dim=4,
+            depths=(2, 2, 2),
+            num_heads=(1, 2, 2),
+            skip_connections=(1, 1, 0),
+            window_size=4,
+            residual_model=skips,
+            use_conditioning=False,
+            use_absolute_embeddings=grid == (16, 16),
+            n_parameters=2,
+            resize="pad",
+        )
+        return Poseidon(config).double().eval()
+
+    size = grid if grid == (16, 16) else (24, 12)
+    operator, twin = shaken(make(size)), make(size[::-1])
+    with torch.no_grad():
+        for name, weight in operator.state_dict().items():
+            if weight.ndim == 4:
+                weight = weight.mT
+            elif name.endswith("continuous_position_bias_mlp.0.weight"):
+                weight = weight.flip(1)
+            elif name.endswith("reduction.weight"):  # reads (column, row, channel)
+                weight = weight.unflatten(1, (2, 2, -1)).transpose(1, 2).flatten(1)
+            elif name.endswith("upsample.upsample.weight"):  # makes (row, column, channel)
+                weight = weight.unflatten(0, (2, 2, -1)).transpose(0, 1).flatten(0, 2)
+            elif name.endswith("position_embeddings"):
+                weight = weight.unflatten(1, (8, 8)).transpose(1, 2).flatten(1, 2)
+            twin.state_dict()[name].copy_(weight)
+    x = torch.randn(3, 2, *grid, dtype=torch.float64)
+    assert_transposes(operator, twin, x, torch.randn(3, 2, dtype=torch.float64))

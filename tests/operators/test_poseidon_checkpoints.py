@@ -173,7 +173,7 @@ def test_broken_shards(layout, tmp_path):
             Poseidon.from_pretrained(directory)
     for damaged in ("{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": [1]}}'):
         index.write_text(damaged)
-        with pytest.raises(CheckpointError, match="is damaged .*expected a weight_map"):
+        with pytest.raises(CheckpointError, match=r"is damaged .*expected a weight_map"):
             Poseidon.from_pretrained(directory)
 
 
@@ -356,7 +356,7 @@ def test_changes_to_the_configuration(tmp_path):
 
 def test_a_hub_id_without_the_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match="nobody/Poseidon-T is not a directory here; .*pip install"):
+    with pytest.raises(CheckpointError, match=r"nobody/Poseidon-T is not a directory here; .*pip install"):
         Poseidon.from_pretrained("nobody/Poseidon-T")
 
 

@@ -1,12 +1,16 @@
 """Scaled cosine attention in windows with a continuous position bias (Liu et al. 2022, arXiv:2111.09883)."""
 
 import math
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.checkpoint import checkpoint
 
-from sciml.operators.poseidon.fused_attention import cosine_attention
+from sciml.operators.poseidon.fused_attention import cosine_attention, transformed
 from sciml.operators.poseidon.windows import Size
 
 BIAS_HIDDEN = 512
@@ -50,16 +54,22 @@ class WindowAttention(nn.Module):
     def forward(self, windows: Tensor, size: Size, mask: Tensor | None) -> Tensor:
         """``windows (B, count, tokens, channels)`` of ``size`` tokens, ``mask (count, 1, tokens, tokens)`` or None."""
         inner = self.self
-        layers = (inner.query, inner.key, inner.value)
-        weight = torch.cat([layer.weight for layer in layers])
-        shift = None
-        if inner.query.bias is not None:
-            shift = torch.cat([inner.query.bias, torch.zeros_like(inner.query.bias), inner.value.bias])
-        qkv = F.linear(windows, weight, shift).unflatten(3, (3, self.heads, -1))
+        qkv = self._projections(windows).unflatten(3, (3, self.heads, -1))
         scale = inner.logit_scale.clamp(max=LARGEST_SCALE).exp().squeeze(2)
         dropout = self.weights_dropout if self.training else 0.0
         found = cosine_attention(qkv, scale, self.bias(size, mask, windows), dropout)
         return self.dropout(self.output.dense(found.reshape(windows.shape)))
+
+    def _projections(self, windows: Tensor) -> Tensor:
+        """Query, key and value side by side, ``(B, count, tokens, 3 channels)``."""
+        query, key, value = layers = self.self.query, self.self.key, self.self.value
+        weights = [layer.weight for layer in layers]
+        if windows.numel() < 3 * key.weight.numel():  # copying the answers is cheaper than copying the weights
+            return torch.cat([layer(windows) for layer in layers], -1)
+        shift = None
+        if query.bias is not None:
+            shift = torch.cat([query.bias, torch.zeros_like(query.bias), value.bias])
+        return F.linear(windows, torch.cat(weights), shift)
 
     # ---------------------------------------------------------------------------------------------- position bias
 
@@ -70,7 +80,7 @@ class WindowAttention(nn.Module):
         traceless = torch.compiler.is_compiling() or any(w.is_inference() for w in weights)
         if torch.is_grad_enabled() or self.training or traceless:
             return self._bias(size, mask, like)
-        state = (size, like.dtype, mask, [(w.data_ptr(), w._version) for w in weights])
+        state = (size, like.dtype, mask, [_steps, *((w.data_ptr(), w._version) for w in weights)])
         if self._kept is None or not self._kept.holds_for(weights, state):
             self._kept = _Kept(weights, state, self._bias(size, mask, like))
         return self._kept.bias
@@ -81,7 +91,8 @@ class WindowAttention(nn.Module):
         # Offsets along the columns: of tall matrices with two columns the products are slow. And the sigmoid before the
         # pairs look their offset up: there are many more pairs than offsets. Not in half precision, which would be kept
         # for evaluations without autocast.
-        with torch.autocast(like.device.type, enabled=False):
+        kind = like.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             hidden = torch.addmm(first.bias.unsqueeze(1), first.weight, table).relu_()
             values = 16 * torch.sigmoid(last.weight @ hidden).view(-1, 2 * size[0] - 1, 2 * size[1] - 1)
         bias = pairs(values, size).to(like.dtype)
@@ -94,6 +105,19 @@ class WindowAttention(nn.Module):
     def train(self, mode: bool = True) -> "WindowAttention":
         self.forget()
         return super().train(mode)
+
+
+_steps = 0
+
+
+def _count_step(*_: Any) -> None:
+    """Fused optimizers, and those that write through ``weight.data``, leave no trace on the weights."""
+    global _steps
+    if not torch.compiler.is_compiling():
+        _steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 class _Kept:
@@ -112,6 +136,15 @@ class _Kept:
             and mask is state[2]
             and versions == state[3]
         )
+
+
+def bias_of_offsets(weight: Tensor, shift: Tensor, last: Tensor, table: Tensor) -> Tensor:
+    """``16 sigmoid(MLP(offset))``, ``(heads, offsets)`` of ``table (2, offsets)``.
+
+    Offsets along the columns: of tall matrices with two columns the products are slow. And the sigmoid before the pairs
+    look their offset up: there are many more pairs than offsets.
+    """
+    return 16 * torch.sigmoid(last @ torch.addmm(shift.unsqueeze(1), weight, table).relu_())
 
 
 def offsets(size: Size, reference: Size, device: torch.device) -> Tensor:

@@ -29,12 +29,16 @@ def cosine_attention(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 
         and dropout == 0
         and qkv.device.type == "cpu"
         and qkv.dtype == bias.dtype == scale.dtype
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
+        and not transformed()
     )
     if by_hand:
         return _CosineAttention.apply(qkv, scale, bias)
     return _plain(qkv, scale, bias, dropout)
+
+
+def transformed() -> bool:
+    """Whether the code is being compiled, or under ``torch.func``: neither takes what we do to the backward pass."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _plain(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
