@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.checkpoint import checkpoint
 
-from sciml.operators.poseidon.fused_attention import cosine_attention, transformed
+from sciml.operators.poseidon.fused_attention import cosine_attention
 from sciml.operators.poseidon.windows import Size
 
 BIAS_HIDDEN = 512
