@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from sciml.operators.layers.linear import Linear, linear
 from sciml.operators.poseidon.fused_attention import cosine_attention
 from sciml.operators.poseidon.windows import Size
 
@@ -43,11 +43,11 @@ class WindowAttention(nn.Module):
         inner.continuous_position_bias_mlp = nn.Sequential(
             nn.Linear(2, BIAS_HIDDEN), nn.ReLU(), nn.Linear(BIAS_HIDDEN, heads, bias=False)
         )
-        inner.query = nn.Linear(channels, channels, bias=qkv_bias)
-        inner.key = nn.Linear(channels, channels, bias=False)
-        inner.value = nn.Linear(channels, channels, bias=qkv_bias)
+        inner.query = Linear(channels, channels, bias=qkv_bias)
+        inner.key = Linear(channels, channels, bias=False)
+        inner.value = Linear(channels, channels, bias=qkv_bias)
         self.output = nn.Module()
-        self.output.dense = nn.Linear(channels, channels)
+        self.output.dense = Linear(channels, channels)
         self._kept: _Kept | None = None
 
     def forward(self, windows: Tensor, size: Size, mask: Tensor | None) -> Tensor:
@@ -68,7 +68,7 @@ class WindowAttention(nn.Module):
         shift = None
         if query.bias is not None:
             shift = torch.cat([query.bias, torch.zeros_like(query.bias), value.bias])
-        return F.linear(windows, torch.cat(weights), shift)
+        return linear(windows, torch.cat(weights), shift)
 
     # ---------------------------------------------------------------------------------------------- position bias
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sciml.operators.layers.linear import Linear
 from sciml.operators.poseidon.attention import WindowAttention
 from sciml.operators.poseidon.config import PoseidonConfig
 from sciml.operators.poseidon.norms import Condition, ConditionedNorm, PlainNorm
@@ -71,8 +72,8 @@ class SwinBlock(nn.Module):
         self.layernorm_before = make_norm(config, channels, config.layer_norm_eps)
         self.layernorm_after = make_norm(config, channels, config.layer_norm_eps)
         self.intermediate, self.output = nn.Module(), nn.Module()
-        self.intermediate.dense = nn.Linear(channels, hidden)
-        self.output.dense = nn.Linear(hidden, channels)
+        self.intermediate.dense = Linear(channels, hidden)
+        self.output.dense = Linear(hidden, channels)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, condition: Condition, tokens: Size) -> Tensor:
@@ -114,8 +115,8 @@ class ConvNextBlock(nn.Module):
         super().__init__()
         self.dwconv = convolution(config, channels, 7, groups=channels)
         self.norm = make_norm(config, channels, config.layer_norm_eps)
-        self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.pwconv1 = Linear(channels, 4 * channels)
+        self.pwconv2 = Linear(4 * channels, channels)
         self.weight = nn.Parameter(torch.full((channels,), 1e-6))
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
@@ -147,7 +148,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, config: PoseidonConfig, channels: int) -> None:
         super().__init__()
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
         self.norm = make_norm(config, 2 * channels, TOKEN_NORM_EPS)
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
@@ -165,9 +166,9 @@ class PatchUnmerging(nn.Module):
 
     def __init__(self, config: PoseidonConfig, channels: int) -> None:
         super().__init__()
-        self.upsample = nn.Linear(channels, 2 * channels, bias=False)
+        self.upsample = Linear(channels, 2 * channels, bias=False)
         self.norm = make_norm(config, channels // 2, TOKEN_NORM_EPS)
-        self.mixup = nn.Linear(channels // 2, channels // 2, bias=False)
+        self.mixup = Linear(channels // 2, channels // 2, bias=False)
 
     def forward(self, x: Tensor, condition: Condition, grid: Size) -> Tensor:
         """``grid``: the finer level's, which may have one row or column less than twice this one."""

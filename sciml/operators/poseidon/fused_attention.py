@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sciml.operators.layers.linear import transformed
+
 NORM_EPS = 1e-12
 CHUNK = 2**18
 """Logits that the backward pass holds at a time: few enough to stay in a core's cache."""
@@ -34,11 +36,6 @@ def cosine_attention(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 
     if by_hand:
         return _CosineAttention.apply(qkv, scale, bias)
     return _plain(qkv, scale, bias, dropout)
-
-
-def transformed() -> bool:
-    """Whether the code is being compiled, or under ``torch.func``: neither takes what we do to the backward pass."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _plain(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
