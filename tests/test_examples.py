@@ -39,6 +39,12 @@ def test_map_darcy(tmp_path, capsys):
     assert error < 0.6 and "from 40 wells" in capsys.readouterr().out
 
 
+def test_fine_tune_poseidon(tmp_path, capsys):
+    assert load("fine_tune_poseidon").main(tmp_path, steps=40) < 0.9
+    assert "3 channels; loss" in capsys.readouterr().out
+    assert (tmp_path / "tuned" / "config.json").is_file()
+
+
 def test_gallery(tmp_path, monkeypatch):
     """Every problem is drawn; the quick ones are enough here."""
     gallery = load("gallery")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import tiny_config
 
+from sciml.operators import Poseidon, PoseidonConfig
 from sciml.problems import PROBLEMS, get_problem
 from sciml.surrogate import load
 from sciml.training import make_config, train
@@ -58,3 +59,26 @@ def test_resume_on_the_device(cavity_file, tmp_path):
     train(config, tmp_path / "run")
     longer = make_config(tiny_config(cavity_file, device="cuda", budget={"steps": 6}))
     assert train(longer, resume=str(tmp_path / "run")).summary["steps"] == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_poseidon_and_its_gradients(dtype):
+    torch.manual_seed(0)
+    config = PoseidonConfig(image_size=64, window_size=4, embed_dim=16, depths=(2, 2), num_heads=(1, 2))
+    config = PoseidonConfig(**{**config.as_dict(), "skip_connections": (1, 0), "norm_gain": 1.0})
+    cpu = Poseidon(config)
+    cuda = Poseidon(config).cuda()
+    cuda.load_state_dict(cpu.state_dict())
+    x, time = torch.randn(2, 4, 64, 64), torch.rand(2)
+    expected = cpu(x, time=time)
+    expected.square().mean().backward()
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        found = cuda(x.cuda(), time=time.cuda())
+    found.float().square().mean().backward()
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
+    assert (found.float().cpu() - expected).norm() < tolerance * expected.norm()
+    for (name, one), other in zip(cuda.named_parameters(), cpu.parameters(), strict=True):
+        difference = (one.grad.cpu() - other.grad).norm()
+        assert difference < 10 * tolerance * other.grad.norm() + 1e-6, name
+    with torch.no_grad():  # the kept bias lives on the device
+        assert torch.equal(cuda.eval()(x.cuda(), time=time.cuda()), cuda(x.cuda(), time=time.cuda()))

@@ -10,6 +10,7 @@ from sciml.errors import DataError
 from sciml.operators import FNO, DeepONet, UNet
 from sciml.operators.layers.condition import Condition
 from sciml.operators.layers.coordinates import cell_coordinates
+from sciml.operators.layers.linear import Linear, linear
 from sciml.operators.layers.patches import crop, from_patches, pad_to_multiple, to_patches
 from sciml.operators.layers.spectral import SpectralConv
 
@@ -149,3 +150,39 @@ def test_deeponet_sees_the_same_field_at_two_resolutions():
     points = torch.rand(5, 2, dtype=torch.float64)
     fine = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(operator(fine, coordinates=points), operator(x, coordinates=points))
+
+
+def test_linear_is_that_of_torch():
+    """By oneDNN where it is taken: values and first and second derivatives, any leading axes, transposed operands."""
+    torch.manual_seed(0)
+    for shape, width in (((7, 5), 9), ((2, 3, 4, 16), 5), ((1, 8), 8), ((6,), 3)):
+        x = torch.randn(shape, requires_grad=True)
+        weight = torch.randn(width, shape[-1], requires_grad=True)
+        bias = torch.randn(width, requires_grad=True)
+        for operands in ((x, weight, bias), (x, weight, None)):
+            wanted = [t for t in operands if t is not None]
+            found, expected = linear(*operands), F.linear(*operands)
+            torch.testing.assert_close(found, expected)
+            first, plain = (torch.autograd.grad(y.square().sum(), wanted, create_graph=True) for y in (found, expected))
+            torch.testing.assert_close(first, plain)
+            again, twice = (torch.autograd.grad(sum(g.square().sum() for g in gs), wanted) for gs in (first, plain))
+            for one, other in zip(again, twice, strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-4 * float(other.abs().max()))
+        with torch.no_grad():
+            torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+def test_linear_falls_back_where_the_other_library_does_not_do():
+    layer = Linear(4, 3)
+    x = torch.randn(2, 4)
+    assert layer.double()(x.double()).dtype == torch.float64
+    layer.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert layer(x[:0]).shape == (0, 3)
+    assert torch.func.vmap(layer)(x).shape == (2, 3)
+    torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x))
+    layer(x).sum().backward()
+    assert layer.weight.grad.is_contiguous() and layer.weight.grad.shape == (3, 4)
+    with pytest.raises(RuntimeError):
+        layer(torch.randn(2, 5))

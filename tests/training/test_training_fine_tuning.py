@@ -349,7 +349,11 @@ def test_the_recipes_architecture_gives_way_to_the_weights(unet_run):
     assert config.operator.model_dump() == {"name": "unet", "embedding_channels": 8}
     assert config.optimizer == resolve_config("cavity", "unet").optimizer
     learned = {"pairs": config.task.pairs, "target": config.task.target, "loss": config.task.loss}
-    assert learned == {"pairs": "successive", "target": "increment", "loss": "relative_l2"}  # as the run, not the recipe
+    assert learned == {
+        "pairs": "successive",
+        "target": "increment",
+        "loss": "relative_l2",
+    }  # as the run, not the recipe
     assert config.task.unroll == resolve_config("cavity", "unet").task.unroll
 
 

@@ -73,7 +73,7 @@ class _Linear(torch.autograd.Function):
         into_x = into_weight = into_bias = None
         if ctx.needs_input_grad[0]:
             into_x = linear(gradient, weight.t())
-        rows, columns = gradient.flatten(0, -2), x.flatten(0, -2)
+        rows, columns = (t.reshape(-1, t.shape[-1]) for t in (gradient, x))
         if ctx.needs_input_grad[1]:
             # The shorter side first: oneDNN is slow for products that are taller than wide.
             if weight.shape[0] > weight.shape[1]:

@@ -229,7 +229,7 @@ class Poseidon(Operator):
             if shape[1:3] != expected:
                 raise DataError(
                     f"poseidon: a grid of {tuple(x.shape[2:])} has {tuple(shape[1:3])} patches; the table of positions "
-                    f'(use_absolute_embeddings) has {expected}: use resize="spectral"'
+                    f'(use_absolute_embeddings) has {expected}: use resize="spectral", or give image_size'
                 )
             tokens = tokens + table.view(1, *shape[1:])
         return self.dropout(tokens)
