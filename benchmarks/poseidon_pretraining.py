@@ -84,13 +84,13 @@ def architecture(pretrained: Path) -> list[str]:
     return [f"operator.{key}={json.dumps(value)}" for key, value in config.items() if key not in NOT_SHAPE]
 
 
-def contenders(pretrained: Path, extra: list[str]) -> dict[str, list[str]]:
-    """Method -> its arguments of ``sciml train``."""
+def contenders(pretrained: Path, extra: list[str], common: list[str]) -> dict[str, list[str]]:
+    """Method -> its arguments of ``sciml train``; ``extra`` is for the Poseidons, ``common`` for all."""
     task = learning(pretrained)
     return {
-        "poseidon, pretrained": ["--from", str(pretrained.resolve()), *task, *extra],
-        "poseidon, from scratch": ["--operator", "poseidon", *architecture(pretrained), *task, *extra],
-        "fno": ["--operator", "fno"],
+        "poseidon, pretrained": ["--from", str(pretrained.resolve()), *task, *extra, *common],
+        "poseidon, from scratch": ["--operator", "poseidon", *architecture(pretrained), *task, *extra, *common],
+        "fno": ["--operator", "fno", *common],
     }
 
 
@@ -198,10 +198,11 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("runs") / NAME, help="where data and runs are kept")
     parser.add_argument("--data", nargs="*", default=[], metavar="data.KEY=VALUE", help="overrides of the data")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of both Poseidons")
+    parser.add_argument("--common", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of every contender")
     arguments = parser.parse_args()
     if was_seen(arguments.pretrained, arguments.problem):
         raise SystemExit(f"{arguments.pretrained} was trained on {arguments.problem}: choose another --problem")
-    methods = contenders(arguments.pretrained, arguments.set)
+    methods = contenders(arguments.pretrained, arguments.set, arguments.common)
     # Seed by seed: what an interruption leaves is a smaller experiment, not a part of one.
     jobs = [Job(name, cases, seed) for seed in arguments.seeds for cases in arguments.cases for name in methods]
     test = generated(arguments, TEST_CASES - sum(HELD_BACK.values()), TEST_SEED)
@@ -222,6 +223,7 @@ def main() -> None:
             " and range over the seeds, which draw the training cases and the weights.",
             f"{TEST_CASES} test cases, the same for all; rollout: mean relative L2 error at the last frame.",
             f"Parameters: {parameters}.",
+            f"Overrides of the Poseidons: {' '.join(arguments.set) or 'none'}; of all: {' '.join(arguments.common) or 'none'}.",
         ],
     )
 
