@@ -81,6 +81,8 @@ def architecture(pretrained: Path) -> list[str]:
     from sciml.operators import Operator
 
     config = Operator.from_pretrained(find_pretrained(str(pretrained)).path).config
+    # The recipe says by this name whether the operator is told the time, and one thing must not be said twice.
+    config["time_conditioning"] = config.pop("use_conditioning")
     return [f"operator.{key}={json.dumps(value)}" for key, value in config.items() if key not in NOT_SHAPE]
 
 
@@ -223,7 +225,8 @@ def main() -> None:
             " and range over the seeds, which draw the training cases and the weights.",
             f"{TEST_CASES} test cases, the same for all; rollout: mean relative L2 error at the last frame.",
             f"Parameters: {parameters}.",
-            f"Overrides of the Poseidons: {' '.join(arguments.set) or 'none'}; of all: {' '.join(arguments.common) or 'none'}.",
+            f"Overrides of the Poseidons: {' '.join(arguments.set) or 'none'}; of all: "
+            f"{' '.join(arguments.common) or 'none'}.",
         ],
     )
 

@@ -225,7 +225,7 @@ def test_names_of_options():
         create_operator("poseidon", embed_dims=4)
     with pytest.raises(ConfigError, match="dim is 3; it exists in 2D only"):
         create_operator("poseidon", dim=3)
-    with pytest.raises(ConfigError, match="num_channels is given twice, once as 'num_channels'"):
+    with pytest.raises(ConfigError, match="in_channels and num_channels are the same argument"):
         create_operator("poseidon", in_channels=2, num_channels=2)
     with pytest.raises(ConfigError, match="config is dict; expected a PoseidonConfig"):
         Poseidon({"embed_dim": 4})

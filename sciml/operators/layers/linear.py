@@ -75,8 +75,8 @@ class _Linear(torch.autograd.Function):
             into_x = linear(gradient, weight.t())
         rows, columns = (t.reshape(-1, t.shape[-1]) for t in (gradient, x))
         if ctx.needs_input_grad[1]:
-            # The shorter side first: oneDNN is slow for products that are taller than wide.
-            if weight.shape[0] > weight.shape[1]:
+            # oneDNN is slow for long products that are taller than wide; turning them costs a copy of the weight.
+            if weight.shape[0] > weight.shape[1] and len(rows) > 4 * weight.shape[0]:
                 into_weight = linear(columns.t(), rows.t()).t()
             else:
                 into_weight = linear(rows.t(), columns.t())

@@ -142,7 +142,10 @@ class PoseidonConfig:
                 near = did_you_mean(key, [*known, *ALIASES])
                 raise ConfigError(f"operator 'poseidon' has no argument {key!r}{near}")
             if name in values:
-                raise ConfigError(f"poseidon: {name} is given twice, once as {key!r}; leave one out")
+                alias = next(alias for alias, published in ALIASES.items() if published == name)
+                raise ConfigError(
+                    f"poseidon: {alias} and {name} are the same argument, and both are given; leave one out"
+                )
             values[name] = value
         return cls(**values)
 

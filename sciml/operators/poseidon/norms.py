@@ -25,7 +25,7 @@ class AffineOfTime(nn.Module):
     def forward(self, time: Tensor | None) -> Tensor:
         if time is None or self.weight is None:
             return self.bias.unsqueeze(0)
-        return torch.addcmul(self.bias, time, self.weight[:, 0])
+        return torch.addcmul(self.bias, time, self.weight.squeeze(1))
 
     def reset(self, deviation: float, offset: float) -> None:
         """Initial weights: a normal slope, a constant offset."""
@@ -63,7 +63,7 @@ class ConditionedNorm(nn.Module):
             more_gain, more_shift = self.parameters_weight(condition.parameters).chunk(2, -1)
             gain, shift = gain + more_gain, shift + more_shift
         if x.shape[0] == 1 and gain.dtype == x.dtype:
-            return F.layer_norm(x, (self.channels,), gain[0], shift[0], self.eps)
+            return F.layer_norm(x, (self.channels,), gain.squeeze(0), shift.squeeze(0), self.eps)
         shape = (gain.shape[0], *(1,) * (x.ndim - 2), self.channels)
         normal = F.layer_norm(x, (self.channels,), eps=self.eps)
         return torch.addcmul(shift.view(shape), normal, gain.view(shape))
