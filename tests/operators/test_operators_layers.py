@@ -10,7 +10,7 @@ from sciml.errors import DataError
 from sciml.operators import FNO, DeepONet, UNet
 from sciml.operators.layers.condition import Condition
 from sciml.operators.layers.coordinates import cell_coordinates
-from sciml.operators.layers.linear import Linear, linear
+from sciml.operators.layers.linear import Linear, linear, linear_gelu
 from sciml.operators.layers.patches import crop, from_patches, pad_to_multiple, to_patches
 from sciml.operators.layers.spectral import SpectralConv
 
@@ -170,6 +170,21 @@ def test_linear_is_that_of_torch():
                 torch.testing.assert_close(one, other, rtol=0, atol=1e-4 * float(other.abs().max()))
         with torch.no_grad():
             torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+def test_linear_and_gelu_in_one_is_that_of_torch():
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(3, 7, 16), torch.randn(9, 16, requires_grad=True), torch.randn(9)
+    for given in (bias, None):
+        expected = F.gelu(F.linear(x, weight, given))
+        torch.testing.assert_close(linear_gelu(x, weight, given), expected)
+        with torch.no_grad():
+            torch.testing.assert_close(linear_gelu(x, weight, given), expected)
+            double = linear_gelu(x.double(), weight.double(), None if given is None else given.double())
+            torch.testing.assert_close(double.float(), expected)
+    (found,) = torch.autograd.grad(linear_gelu(x, weight, bias).sum(), weight)
+    (plain,) = torch.autograd.grad(F.gelu(F.linear(x, weight, bias)).sum(), weight)
+    torch.testing.assert_close(found, plain)
 
 
 def test_linear_falls_back_where_the_other_library_does_not_do():

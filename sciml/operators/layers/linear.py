@@ -28,6 +28,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``gelu(x weight^T + bias)`` (the exact one), in one operation where no gradient is wanted."""
+    if not torch.is_grad_enabled() and _takes_onednn(x, weight, bias):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
+    return F.gelu(linear(x, weight, bias))
+
+
 def _takes_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
         x.device.type == weight.device.type == "cpu"

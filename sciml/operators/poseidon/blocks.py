@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sciml.operators.layers.linear import Linear
+from sciml.operators.layers.linear import Linear, linear_gelu
 from sciml.operators.poseidon.attention import WindowAttention
 from sciml.operators.poseidon.config import PoseidonConfig
 from sciml.operators.poseidon.norms import Condition, ConditionedNorm, PlainNorm
@@ -86,8 +86,14 @@ class SwinBlock(nn.Module):
         attended = self.attention(partition(x, window, shift), window, mask)
         attended = unpartition(attended, grid, window, shift)
         x = x + drop_path(self.layernorm_before(attended, condition), self.drop, self.training)
-        made = self.dropout(self.output.dense(self.activation(self.intermediate.dense(x))))
+        made = self.dropout(self.output.dense(self._hidden(x)))
         return x + drop_path(self.layernorm_after(made, condition), self.drop, self.training)
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        dense = self.intermediate.dense
+        if self.activation is F.gelu:
+            return linear_gelu(x, dense.weight, dense.bias)
+        return self.activation(dense(x))
 
 
 class PeriodicConv2d(nn.Conv2d):
@@ -121,7 +127,7 @@ class ConvNextBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
         mixed = self.dwconv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        made = self.pwconv2(F.gelu(self.pwconv1(self.norm(mixed, condition))))
+        made = self.pwconv2(linear_gelu(self.norm(mixed, condition), self.pwconv1.weight, self.pwconv1.bias))
         return torch.addcmul(x, self.weight, made)
 
 

@@ -39,8 +39,7 @@ def cosine_attention(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 
 
 
 def _plain(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
-    eps = _least_length(qkv.dtype)
-    unit_query, unit_key = (F.normalize(qkv[:, :, :, i], dim=-1, eps=eps) for i in (0, 1))
+    unit_query, unit_key = F.normalize(qkv[:, :, :, :2], dim=-1, eps=_least_length(qkv.dtype)).unbind(3)
     return _attention(unit_query * scale.to(qkv.dtype), unit_key, qkv[:, :, :, 2], bias.to(qkv.dtype), dropout)
 
 
