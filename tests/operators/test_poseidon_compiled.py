@@ -78,3 +78,14 @@ def test_exported_equals_eager_for_other_batches():
     ).module()
     for n in (2, 5):
         close(program(field(n), **compiled_inputs(n)), operator(field(n), **compiled_inputs(n)))
+
+
+def test_an_exported_program_is_not_tied_to_small_batches():
+    """Widths as published: a few samples have fewer numbers than the weights, many have more."""
+    shape = {"image_size": 32, "window_size": 4, "depths": (1, 1), "num_heads": (3, 6), "skip_connections": (0, 0)}
+    operator = Poseidon.tiny(**shape, norm_gain=1.0).double()
+    batch = torch.export.Dim("batch", min=2, max=64)
+    dynamic = {"x": {0: batch}, "time": {0: batch}}
+    program = torch.export.export(operator, (field(2),), {"time": lead(2)}, dynamic_shapes=dynamic).module()
+    for n in (3, 32):
+        close(program(field(n), time=lead(n)), operator(field(n), time=lead(n)))

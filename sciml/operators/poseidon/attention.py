@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from sciml.operators.layers.linear import Linear, linear
+from sciml.operators.layers.linear import Linear, linear, transformed
 from sciml.operators.poseidon.fused_attention import cosine_attention
 from sciml.operators.poseidon.windows import Size
 
@@ -63,7 +63,8 @@ class WindowAttention(nn.Module):
         """Query, key and value side by side, ``(B, count, tokens, 3 channels)``."""
         query, key, value = layers = self.self.query, self.self.key, self.self.value
         weights = [layer.weight for layer in layers]
-        if windows.numel() < 3 * key.weight.numel():  # copying the answers is cheaper than copying the weights
+        # Copying the answers can be cheaper than copying the weights. Not where it would tie a program to a batch size.
+        if not transformed() and windows.numel() < 3 * key.weight.numel():
             return torch.cat([layer(windows) for layer in layers], -1)
         shift = None
         if query.bias is not None:
