@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import multiprocessing
 import statistics
 import sys
@@ -122,8 +123,7 @@ def row(setting: Setting, name: str, models: dict[str, nn.Module], repeats: int,
         "plain min s": least["plain"],
         "ratio of minima": least["plain"] / least["ours"],
         "difference": float((outputs["ours"] - outputs["plain"]).abs().max() / largest),
-        "ours MB": "",
-        "plain MB": "",
+        **dict.fromkeys(memory_columns(setting), ""),
     }
     if limit is not None:
         made["share of matmul limit"] = operations(setting, name) / median["ours"] / limit
@@ -150,8 +150,17 @@ def matmul_limit(side: int = 8192) -> float:
     return 2 * side**3 / min(seconds(lambda: a @ b, "cuda") for _ in range(20))
 
 
-def peak_memory(who: str, setting: Setting, threads: int) -> float:
-    """MB that one forward + backward takes beyond the built model; to be called in a process of its own."""
+def memory_columns(setting: Setting) -> list[str]:
+    """What ``peak_memory`` finds of the two."""
+    kinds = ("MB",) if setting.device == "cuda" else ("MB", "resident MB")
+    return [f"{who} {kind}" for kind in kinds for who in ("ours", "plain")]
+
+
+def peak_memory(who: str, setting: Setting, threads: int) -> Row:
+    """MB that one forward + backward takes beyond the built model; to be called in a process of its own.
+
+    Resident memory also has what libraries allocate once, such as the code that oneDNN generates for each shape.
+    """
     torch.set_num_threads(threads)
     run = work(build(who).to(setting.device), "forward + backward", setting)
     if setting.device == "cuda":
@@ -159,10 +168,20 @@ def peak_memory(who: str, setting: Setting, threads: int) -> float:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
+        return {f"{who} MB": round((torch.cuda.max_memory_allocated() - before) / 1e6)}
     before = high_water()
     run()
-    return (high_water() - before) / 1e6
+    resident = high_water() - before
+    return {f"{who} MB": round(allocated(run) / 1e6), f"{who} resident MB": round(resident / 1e6)}
+
+
+def allocated(run: Callable[[], object]) -> float:
+    """Most bytes that torch's allocator for the CPU has lent at one time during ``run``, beyond those before it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    changes = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = [event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())]
+    return float(max(itertools.accumulate(held)))
 
 
 def high_water() -> float:
@@ -180,7 +199,7 @@ def measure(settings: list[Setting], repeats: int, threads: int, limit: float | 
         if not setting.compiled:
             for who in models:
                 with context.Pool(1) as pool:
-                    rows[-1][f"{who} MB"] = round(pool.apply(peak_memory, (who, setting, threads)))
+                    rows[-1] |= pool.apply(peak_memory, (who, setting, threads))
     return rows
 
 
@@ -204,8 +223,8 @@ def main() -> None:
         "forward: evaluation without gradients; ours keeps its position biases from call to call, except in the rows "
         "bias anew; forward + backward: training mode",
         "plain: the published arithmetic restated (benchmarks/baselines/poseidon_plain.py), not the reference code",
-        "MB: peak of one forward + backward beyond the built model (activations, gradients), each in its own process: "
-        + ("allocated by torch" if options.cuda else "high-water mark of resident memory"),
+        "MB: peak of one forward + backward beyond the built model (activations, gradients), each in its own process, "
+        "allocated by torch; resident: high-water mark of the first pass, with what libraries allocate once",
     ]
     if limit is not None:
         notes.append(

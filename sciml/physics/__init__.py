@@ -16,6 +16,7 @@ from sciml.physics.boundary import (
 )
 from sciml.physics.burgers import burgers_box, burgers_residual, burgers_rhs, burgers_transport, odd_extension
 from sciml.physics.channel import entrance_length, poiseuille_pressure_gradient, poiseuille_velocity
+from sciml.physics.conditions import Condition, Dirichlet, Neumann, Robin
 from sciml.physics.darcy import darcy_operator, darcy_residual, face_fluxes
 from sciml.physics.diffusion_sorption import (
     Soil,
@@ -52,6 +53,8 @@ __all__ = [
     "Boundaries",
     "Boundary",
     "BoundaryValues",
+    "Condition",
+    "Dirichlet",
     "Eigenbasis",
     "EnergyBudget",
     "FastDiagonalisation",
@@ -59,9 +62,11 @@ __all__ = [
     "Inlet",
     "Metric",
     "MovingWall",
+    "Neumann",
     "Outlet",
     "Periodic",
     "PeriodicBox",
+    "Robin",
     "Soil",
     "VorticityEquation",
     "Wall",

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciml.operators import Poseidon
-from sciml.operators.poseidon.attention import WindowAttention, offsets, pairs
+from sciml.operators.poseidon.attention import WindowAttention
 from sciml.operators.poseidon.fused_attention import cosine_attention
+from sciml.operators.poseidon.position_bias import offset_of_pairs, offsets, position_bias
 from sciml.operators.poseidon.windows import partition, shift_mask, unpartition
 
 
@@ -263,6 +264,14 @@ def test_gradients_of_attention(tokens, count, per_window):
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
 
 
+def test_a_mask_stands_beside_the_bias():
+    qkv, scale, bias = inputs = attention_inputs(4, 3, False)
+    mask = -3 * torch.rand(3, 1, 4, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *t: cosine_attention(*t, mask), inputs)
+    assert torch.autograd.gradgradcheck(lambda *t: cosine_attention(*t, mask), inputs, fast_mode=True)
+    close(cosine_attention(*inputs, mask), plain_attention(qkv, scale, bias + mask))
+
+
 def test_gradients_of_attention_in_pieces():
     """More samples than the backward pass takes at a time, and not a multiple."""
     inputs = attention_inputs(64, 2, True, batch=37)
@@ -321,14 +330,47 @@ def test_under_vmap():
 
 
 def test_offsets_and_pairs():
-    table = offsets((3, 2), (5, 2), torch.device("cpu"))
-    assert table.shape == (2, 5 * 3) and table.dtype == torch.float32
+    cpu = torch.device("cpu")
+    table = offsets((3, 2), (5, 2), cpu)
+    assert table.shape == (5 * 3, 2) and table.dtype == torch.float32
     # The largest offset of the reference window is 1 on the logarithmic scale: log2(9) / 3.
-    full = offsets((5, 2), (5, 2), torch.device("cpu"))
-    torch.testing.assert_close(full.abs().amax(1), torch.full((2,), math.log2(9) / 3))
-    torch.testing.assert_close(table[0].max(), torch.tensor(math.log2(5) / 3))  # half of it
-    values = torch.arange(15.0).view(1, 5, 3)
-    found = pairs(values, (3, 2))
+    full = offsets((5, 2), (5, 2), cpu)
+    torch.testing.assert_close(full.abs().amax(0), torch.full((2,), math.log2(9) / 3))
+    torch.testing.assert_close(table[:, 0].max(), torch.tensor(math.log2(5) / 3))  # half of it
+    found = offset_of_pairs((3, 2), cpu).view(6, 6)
     for a, b in itertools.product(range(6), range(6)):
         row, column = a // 2 - b // 2 + 2, a % 2 - b % 2 + 1
-        assert found[0, a, b] == values[0, row, column]
+        assert found[a, b] == 3 * row + column
+
+
+def bias_parameters(heads: int = 2, hidden: int = 7) -> tuple[Tensor, ...]:
+    torch.manual_seed(0)
+    return tuple(torch.randn(shape).double().requires_grad_() for shape in ((hidden, 2), (hidden,), (heads, hidden)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (2, 4)])
+def test_gradients_of_the_position_bias(size):
+    parameters, reference = bias_parameters(), (4, 4)
+    weight, shift, last = parameters
+    assert torch.autograd.gradcheck(lambda *p: position_bias(*p, size, reference), parameters)
+    assert torch.autograd.gradgradcheck(lambda *p: position_bias(*p, size, reference), parameters)
+    made = position_bias(*parameters, size, reference)
+    table = offsets(size, reference, made.device).double()
+    expected = 16 * torch.sigmoid((table @ weight.T + shift).relu() @ last.T)
+    expected = expected[offset_of_pairs(size, made.device)].T.reshape(made.shape)
+    close(made, expected)
+    for index in range(3):  # only some gradients are wanted
+        for p, parameter in enumerate(parameters):
+            parameter.requires_grad_(p == index)
+        for create in (False, True):
+            bias = position_bias(*parameters, size, reference)
+            (found,) = torch.autograd.grad(bias.square().sum(), parameters[index], create_graph=create)
+            assert found.isfinite().all() and found.shape == parameters[index].shape
+
+
+def test_training_after_an_evaluation_in_inference_mode():
+    operator = small()
+    with torch.inference_mode():
+        operator(field(), time=lead())
+    operator.train()(field(), time=lead()).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in operator.parameters())

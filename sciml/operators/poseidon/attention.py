@@ -10,6 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sciml.operators.layers.linear import Linear, linear, transformed
 from sciml.operators.poseidon.fused_attention import cosine_attention
+from sciml.operators.poseidon.position_bias import position_bias
 from sciml.operators.poseidon.windows import Size
 
 BIAS_HIDDEN = 512
@@ -56,7 +57,7 @@ class WindowAttention(nn.Module):
         qkv = self._projections(windows).unflatten(3, (3, self.heads, -1))
         scale = inner.logit_scale.clamp(max=LARGEST_SCALE).exp().squeeze(2)
         dropout = self.weights_dropout if self.training else 0.0
-        found = cosine_attention(qkv, scale, self.bias(size, mask, windows), dropout)
+        found = cosine_attention(qkv, scale, *self.bias(size, mask, windows), dropout)
         return self.dropout(self.output.dense(found.reshape(windows.shape)))
 
     def _projections(self, windows: Tensor) -> Tensor:
@@ -73,30 +74,25 @@ class WindowAttention(nn.Module):
 
     # ---------------------------------------------------------------------------------------------- position bias
 
-    def bias(self, size: Size, mask: Tensor | None, like: Tensor) -> Tensor:
-        """What is added to the logits, ``(heads, tokens, tokens)``, with a mask ``(count, heads, tokens, tokens)``."""
+    def bias(self, size: Size, mask: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is added to the logits: ``(heads, tokens, tokens)``, and the mask, unless the kept bias contains it."""
         weights = list(self.self.continuous_position_bias_mlp.parameters())
         # Changes of tensors made in inference mode leave no trace.
         traceless = torch.compiler.is_compiling() or any(w.is_inference() for w in weights)
         if torch.is_grad_enabled() or self.training or traceless:
-            return self._bias(size, mask, like)
+            return self._bias(size, like), mask
         state = (size, like.dtype, mask, [_steps, *((w.data_ptr(), w._version) for w in weights)])
         if self._kept is None or not self._kept.holds_for(weights, state):
-            self._kept = _Kept(weights, state, self._bias(size, mask, like))
-        return self._kept.bias
+            bias = self._bias(size, like)
+            self._kept = _Kept(weights, state, bias if mask is None else bias + mask)
+        return self._kept.bias, None
 
-    def _bias(self, size: Size, mask: Tensor | None, like: Tensor) -> Tensor:
+    def _bias(self, size: Size, like: Tensor) -> Tensor:
         first, _, last = self.self.continuous_position_bias_mlp
-        table = offsets(size, self.reference, like.device).to(first.weight.dtype)
-        # Offsets along the columns: of tall matrices with two columns the products are slow. And the sigmoid before the
-        # pairs look their offset up: there are many more pairs than offsets. Not in half precision, which would be kept
-        # for evaluations without autocast.
+        # Not in half precision, which would be kept for evaluations without autocast.
         kind = like.device.type
         with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-            hidden = torch.addmm(first.bias.unsqueeze(1), first.weight, table).relu_()
-            values = 16 * torch.sigmoid(last.weight @ hidden).view(-1, 2 * size[0] - 1, 2 * size[1] - 1)
-        bias = pairs(values, size).to(like.dtype)
-        return bias if mask is None else bias + mask
+            return position_bias(first.weight, first.bias, last.weight, size, self.reference).to(like.dtype)
 
     def forget(self) -> None:
         """Drop the bias that is kept: needed only after writing through ``weight.data``, which leaves no trace."""
@@ -136,34 +132,3 @@ class _Kept:
             and mask is state[2]
             and versions == state[3]
         )
-
-
-def bias_of_offsets(weight: Tensor, shift: Tensor, last: Tensor, table: Tensor) -> Tensor:
-    """``16 sigmoid(MLP(offset))``, ``(heads, offsets)`` of ``table (2, offsets)``.
-
-    Offsets along the columns: of tall matrices with two columns the products are slow. And the sigmoid before the pairs
-    look their offset up: there are many more pairs than offsets.
-    """
-    return 16 * torch.sigmoid(last @ torch.addmm(shift.unsqueeze(1), weight, table).relu_())
-
-
-def offsets(size: Size, reference: Size, device: torch.device) -> Tensor:
-    """Offsets between tokens on a logarithmic scale, ``(2, (2 height - 1) (2 width - 1))``.
-
-    ``sign(z) log2(1 + |z|) / 3`` with ``z = 8 offset / (reference - 1)``, in float32 as published.
-    """
-    axes = []
-    for n, other in zip(size, reference, strict=True):
-        z = torch.arange(1 - n, n, dtype=torch.float32, device=device) / max(other - 1, 1) * 8
-        axes.append(z.sign() * torch.log2(z.abs() + 1) / math.log2(8))
-    return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
-
-
-def pairs(values: Tensor, size: Size) -> Tensor:
-    """From values of offsets ``(heads, 2h - 1, 2w - 1)`` to those of pairs of tokens ``(heads, h w, h w)``.
-
-    Entry (a, b) is the value of the offset a - b: a Toeplitz matrix of Toeplitz blocks, read as sliding windows.
-    """
-    height, width = size
-    sliding = values.unfold(1, height, 1).unfold(2, width, 1)  # (heads, ya, xa, h - 1 - yb, w - 1 - xb)
-    return sliding.flip(3, 4).reshape(values.shape[0], height * width, height * width)

@@ -11,13 +11,16 @@ CHUNK = 2**18
 """Logits that the backward pass holds at a time: few enough to stay in a core's cache."""
 
 
-def cosine_attention(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
-    """``softmax(scale cos(query, key) + bias) value`` in windows.
+def cosine_attention(
+    qkv: Tensor, scale: Tensor, bias: Tensor, mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """``softmax(scale cos(query, key) + bias + mask) value`` in windows.
 
     Args:
         qkv: query, key and value, ``(B, count, tokens, 3, heads, width)``.
         scale: ``(heads, 1)``.
         bias: ``(heads, tokens, tokens)`` for all windows, or ``(count, heads, tokens, tokens)``.
+        mask: a constant for each window, ``(count, 1, tokens, tokens)``, or None.
         dropout: rate for the attention weights.
 
     Returns ``(B, count, tokens, heads, width)``.
@@ -34,11 +37,13 @@ def cosine_attention(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 
         and not transformed()
     )
     if by_hand:
-        return _CosineAttention.apply(qkv, scale, bias)
-    return _plain(qkv, scale, bias, dropout)
+        return _CosineAttention.apply(qkv, scale, bias, mask)
+    return _plain(qkv, scale, bias, mask, dropout)
 
 
-def _plain(qkv: Tensor, scale: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
+def _plain(qkv: Tensor, scale: Tensor, bias: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+    if mask is not None:
+        bias = bias + mask
     unit_query, unit_key = F.normalize(qkv[:, :, :, :2], dim=-1, eps=_least_length(qkv.dtype)).unbind(3)
     return _attention(unit_query * scale.to(qkv.dtype), unit_key, qkv[:, :, :, 2], bias.to(qkv.dtype), dropout)
 
@@ -62,17 +67,19 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout:
 
 class _CosineAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, qkv: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx, qkv: Tensor, scale: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         ctx.save_for_backward(qkv, scale, bias)
+        ctx.mask = mask  # a constant; one made in inference mode cannot be saved
+        addend = bias.detach() if mask is None else bias.detach() + mask
         unit = F.normalize(qkv[:, :, :, :2], dim=-1, eps=_least_length(qkv.dtype))
-        return _attention(unit[:, :, :, 0] * scale, unit[:, :, :, 1], qkv[:, :, :, 2], bias.detach())
+        return _attention(unit[:, :, :, 0] * scale, unit[:, :, :, 1], qkv[:, :, :, 2], addend)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         qkv, scale, bias = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: these gradients are differentiated themselves
-            wanted = [t for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=True) if needed]
-            found = iter(torch.autograd.grad(_plain(qkv, scale, bias), wanted, gradient, create_graph=True))
+            wanted = [t for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False) if needed]
+            found = iter(torch.autograd.grad(_plain(qkv, scale, bias, ctx.mask), wanted, gradient, create_graph=True))
             return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
         batch, count, tokens, _, heads, _ = qkv.shape
         by_head = qkv.permute(3, 0, 1, 4, 2, 5)  # (3, B, count, heads, tokens, width)
@@ -86,6 +93,8 @@ class _CosineAttention(torch.autograd.Function):
         step = min(batch, max(1, CHUNK // (heads * tokens**2)))
         for number in range(count):
             addend, total = (bias, into_bias) if shared else (bias[number], into_bias[number])
+            if ctx.mask is not None:
+                addend = addend + ctx.mask[number]
             for first in range(0, batch, step):
                 part = (slice(first, first + step), number)
                 q, k, v, g = (t[part].flatten(0, 1) for t in (query, unit_key, value, gradient))
@@ -102,7 +111,7 @@ class _CosineAttention(torch.autograd.Function):
         units = torch.stack([unit_query, unit_key])
         along = (into[:2] * units).sum(-1, keepdim=True)
         into[:2].addcmul_(units, along, value=-1).div_(length)
-        return into.permute(1, 2, 4, 0, 3, 5), into_scale, into_bias
+        return into.permute(1, 2, 4, 0, 3, 5), into_scale, into_bias, None
 
 
 softmax_backward = torch.ops.aten._softmax_backward_data

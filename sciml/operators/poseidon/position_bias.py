@@ -1,0 +1,104 @@
+"""The continuous position bias of attention (Liu et al. 2022, arXiv:2111.09883), and its own backward pass."""
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sciml.operators.layers.linear import linear, transformed
+from sciml.operators.poseidon.windows import Size
+
+
+def position_bias(weight: Tensor, shift: Tensor, last: Tensor, size: Size, reference: Size) -> Tensor:
+    """``16 sigmoid(last relu(weight offset + shift))`` of each pair of tokens, ``(heads, tokens, tokens)``.
+
+    Args:
+        weight, shift, last: the network's parameters, ``(hidden, 2)``, ``(hidden,)`` and ``(heads, hidden)``.
+        size: tokens along the sides of the window.
+        reference: the sides that offsets are measured by.
+
+    The hidden values of all blocks are a good part of what a step on a small batch would remember: on a CPU the
+    backward pass computes them again.
+    """
+    constants = _constants if torch.compiler.is_compiling() else _kept_constants
+    table, position = constants(size, reference, weight.device, weight.dtype)
+    parameters = (weight, shift, last)
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in parameters)
+    if wanted and weight.device.type == "cpu" and not transformed():
+        return _PositionBias.apply(*parameters, table, position)
+    return _plain(*parameters, table, position)
+
+
+def offsets(size: Size, reference: Size, device: torch.device) -> Tensor:
+    """Offsets between tokens on a logarithmic scale, ``((2 height - 1) (2 width - 1), 2)``.
+
+    ``sign(z) log2(1 + |z|) / 3`` with ``z = 8 offset / (reference - 1)``, in float32 as published.
+    """
+    axes = []
+    for n, other in zip(size, reference, strict=True):
+        z = torch.arange(1 - n, n, dtype=torch.float32, device=device) / max(other - 1, 1) * 8
+        axes.append(z.sign() * torch.log2(z.abs() + 1) / math.log2(8))
+    return torch.cartesian_prod(*axes)
+
+
+def offset_of_pairs(size: Size, device: torch.device) -> Tensor:
+    """Number of the offset a - b among those of ``offsets``, for each pair of tokens (a, b), ``(tokens^2,)``."""
+    height, width = size
+    y = torch.arange(height, device=device).repeat_interleave(width)
+    x = torch.arange(width, device=device).repeat(height)
+    down, right = (t[:, None] - t[None, :] + n - 1 for t, n in ((y, height), (x, width)))
+    return (down * (2 * width - 1) + right).flatten()
+
+
+def _constants(size: Size, reference: Size, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return offsets(size, reference, device).to(dtype), offset_of_pairs(size, device)
+
+
+@functools.lru_cache(maxsize=32)
+def _kept_constants(size: Size, reference: Size, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # training may use them after an evaluation has made them
+        return _constants(size, reference, device, dtype)
+
+
+def _values(hidden: Tensor, last: Tensor) -> Tensor:
+    """``(heads, offsets)`` of hidden values ``(offsets, hidden)``."""
+    return 16 * torch.sigmoid(linear(hidden, last)).t()
+
+
+def _plain(weight: Tensor, shift: Tensor, last: Tensor, table: Tensor, position: Tensor) -> Tensor:
+    return _of_pairs(_values(linear(table, weight, shift).relu(), last), position)
+
+
+def _of_pairs(values: Tensor, position: Tensor) -> Tensor:
+    # After the sigmoid, because there are many more pairs than offsets.
+    tokens = math.isqrt(len(position))
+    return values.contiguous().index_select(1, position).view(-1, tokens, tokens)
+
+
+class _PositionBias(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, shift: Tensor, last: Tensor, table: Tensor, position: Tensor) -> Tensor:
+        values = _values(linear(table, weight, shift).relu_(), last)
+        ctx.save_for_backward(weight, shift, last, table, position, values)
+        return _of_pairs(values, position)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, shift, last, table, position, values = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: these gradients are differentiated themselves
+            parameters = (weight, shift, last)
+            wanted = [t for t, needed in zip(parameters, ctx.needs_input_grad, strict=False) if needed]
+            bias = _plain(*parameters, table, position)
+            found = iter(torch.autograd.grad(bias, wanted, gradient, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None, None
+        slope = torch.zeros(values.shape, dtype=values.dtype).index_add_(1, position, gradient.flatten(1))
+        slope.mul_(values).mul_(1 - values / 16)
+        hidden = linear(table, weight, shift).relu_()
+        into_last = linear(slope, hidden.t())
+        into_hidden = linear(slope.t(), last.t())
+        torch.ops.aten.threshold_backward.grad_input(into_hidden, hidden, 0, grad_input=into_hidden)
+        # A column of ones, whose slope is the shift's.
+        into_both = linear(into_hidden.t(), F.pad(table, (0, 1), value=1.0).t())
+        return into_both[:, :2], into_both[:, 2], into_last, None, None
