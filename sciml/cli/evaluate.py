@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from sciml.cli import options
-from sciml.cli.console import console, print_json
+from sciml.cli.console import print_json
 from sciml.cli.progress import RichProgress
-from sciml.cli.report import operator_name, results_table
+from sciml.cli.report import operator_name, print_results
 from sciml.errors import ConfigError
 
 NEEDS_ARGUMENTS = True
@@ -44,4 +44,4 @@ def evaluate(
     if json:
         print_json(test)
         return
-    console().print(results_table(operator_name(run), test))
+    print_results(operator_name(run), test)

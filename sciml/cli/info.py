@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from sciml.cli import options
-from sciml.cli.console import console, print_json, print_pairs
-from sciml.cli.report import results_table, timing
+from sciml.cli.console import print_json, print_pairs
+from sciml.cli.report import print_results, timing
 from sciml.errors import CheckpointError, DataError
 
 NEEDS_ARGUMENTS = True
@@ -39,7 +39,7 @@ def info(
         print_pairs({str(key): _text(value) for key, value in values.items()}, indent="  ")
     if test:
         print()
-        console().print(results_table(str(content.get("operator", "operator")), test))
+        print_results(str(content.get("operator", "operator")), test)
 
 
 def describe(path: Path) -> dict[str, Any]:

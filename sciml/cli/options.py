@@ -19,6 +19,7 @@ PROBLEMS = {
 }
 """Name -> subsets."""
 OPERATORS = ("deeponet", "fno", "poseidon", "unet")
+CONSTRAINTS = ("boundary-values", "conservation", "divergence-free", "flux-form")
 DATA_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 
@@ -45,6 +46,11 @@ def complete_problem(incomplete: str) -> list[str]:
 def complete_operator(incomplete: str) -> list[str]:
     """Names of operators for the shell."""
     return [name for name in OPERATORS if name.startswith(incomplete)]
+
+
+def complete_constraint(incomplete: str) -> list[str]:
+    """Names of constraints for the shell."""
+    return [name for name in CONSTRAINTS if name.startswith(incomplete)]
 
 
 def complete_subset(ctx: typer.Context, incomplete: str) -> list[str]:

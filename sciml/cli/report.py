@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-from sciml.cli.console import make_table
+from sciml.cli.console import console, make_table
 
 STEP_COLUMNS = (
     ("one-step\nNMSE", "nmse"),
@@ -46,6 +46,29 @@ def results_table(operator: str, test: Mapping[str, Any]) -> "Table":
     headings = ["cases", "method", *(heading for heading, _ in columns)]
     shown = [[row[n] for n in used] for row in rows]
     return make_table([headings[n] for n in used], shown, title, numbers_from=2)
+
+
+def constraints_table(test: Mapping[str, Any]) -> "Table | None":
+    """A rich table of how far predictions are from each constraint; None where none is watched."""
+    found = test.get("constraints") or []
+    kinds = [kind for kind in ("before", "after", "rollout", "truth") if any(kind in row for row in found)]
+    if not kinds:
+        return None
+    if all(row["imposed"] == "no" for row in found):
+        kinds.remove("before")  # the same as after
+    rows = [
+        [row["constraint"], row["imposed"], *(f"{row[kind]:.2g}" if kind in row else "–" for kind in kinds)]
+        for row in found
+    ]
+    title = "Constraints: largest relative residual of any case and frame\n"
+    return make_table(["constraint", "imposed", *kinds], rows, title, numbers_from=2)
+
+
+def print_results(operator: str, test: Mapping[str, Any], *, stderr: bool = False) -> None:
+    """The tables of a ``test`` entry."""
+    console(stderr=stderr).print(results_table(operator, test))
+    if (table := constraints_table(test)) is not None:
+        console(stderr=stderr).print(table)
 
 
 def judged_as_map(test: Mapping[str, Any]) -> bool:

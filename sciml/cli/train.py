@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from sciml.cli import options
-from sciml.cli.console import console, is_main_process, print_json, say
+from sciml.cli.console import is_main_process, print_json, say
 from sciml.cli.progress import RichProgress
-from sciml.cli.report import judged_as_map, next_steps, results_table, timing
+from sciml.cli.report import judged_as_map, next_steps, print_results, timing
 from sciml.errors import ConfigError, SciMLError, did_you_mean
 
 NEEDS_ARGUMENTS = True
@@ -21,6 +21,7 @@ EXAMPLES = """Examples (no data needed: they generate a small set first, and kee
   sciml train --problem darcy
   sciml train --problem darcy task.points=200
   sciml train --problem burgers --dim 2
+  sciml train --problem cavity --constraint divergence-free --constraint boundary-values
 
 From pretrained weights: a run, a surrogate, an operator's directory or a hub id:
 
@@ -73,6 +74,16 @@ def train(
             show_default=False,
         ),
     ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--constraint",
+            metavar="NAME",
+            help="Make every prediction obey; give several: divergence-free, boundary-values, conservation.",
+            autocompletion=options.complete_constraint,
+            show_default=False,
+        ),
+    ] = None,
     data: options.Data = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, see --print-config.")
@@ -107,7 +118,7 @@ def train(
     operator against persistence and look-up, pictures, and a directory that sciml.load opens.
     """
     words, files = options.split_positionals(overrides, data)
-    flags = _flags(dim, pretrained, device, seed, epochs, time_limit, split, files)
+    flags = _flags(dim, pretrained, constraint, device, seed, epochs, time_limit, split, files)
     file = config
     if file is None and resume not in (None, "auto") and (Path(str(resume)) / "config.yaml").is_file():
         # 'sciml train --resume RUN' alone goes on with what the run was started with.
@@ -124,8 +135,7 @@ def train(
     if not is_main_process():
         return
     summary, directory = result.summary, result.directory
-    table = results_table(str(summary.get("operator", "operator")), summary.get("test", {}))
-    console(stderr=json).print(table)
+    print_results(str(summary.get("operator", "operator")), summary.get("test", {}), stderr=json)
     lines = [f"run        {directory}", f"surrogate  {directory / 'surrogate'}"]
     if drawn:
         lines.append(f"pictures   {directory / 'figures'}")
@@ -144,6 +154,7 @@ def train(
 def _flags(
     dim: int | None,
     pretrained: str | None,
+    constraints: list[str] | None,
     device: options.Device | None,
     seed: int | None,
     epochs: int | None,
@@ -157,6 +168,7 @@ def _flags(
     flags = {
         "dim": dim,
         "pretrained": pretrained,
+        "constraints": [{"name": name} for name in constraints or []] or None,
         "device": device.value if device else None,
         "seed": seed,
         "budget": _given(budget),
@@ -180,12 +192,17 @@ def _resolve(
         names = ", ".join(options.PROBLEMS)
         raise ConfigError(f"what should be trained? Give --problem ({names}), or --config with a file that names it")
     resolved = resolve_config(problem, operator, file, overrides, flags)
+    from sciml.constraints import CONSTRAINTS
     from sciml.operators import OPERATORS
 
     # Here and not when the network is built, which is after minutes of generation.
     if resolved.operator.name not in OPERATORS:
         known = did_you_mean(resolved.operator.name, OPERATORS)
         raise ConfigError(f"unknown operator {resolved.operator.name!r}{known}")
+    for constraint in resolved.constraints:
+        if constraint.name not in CONSTRAINTS:
+            known = did_you_mean(constraint.name, CONSTRAINTS)
+            raise ConfigError(f"unknown constraint {constraint.name!r}{known}; known are {', '.join(CONSTRAINTS)}")
     return resolved
 
 

@@ -15,6 +15,7 @@ from sciml.operators import Operator, create_operator
 from sciml.operators.base import find_operator
 from sciml.problems.base import Problem
 from sciml.surrogate import Normaliser, Surrogate, channel_names, observed_ranges, step_conditions
+from sciml.surrogate.constraining import Imposed, check_constraints
 from sciml.training.config import TrainConfig
 from sciml.training.data import MapCases, Part, trajectories
 from sciml.training.fine_tuning import group_rates
@@ -92,6 +93,20 @@ def _made(
     )
 
 
+def build_constraints(config: TrainConfig, problem: Problem) -> list[Imposed]:
+    """The configured constraints, tried out on one case.
+
+    Raises ``ConfigError`` for an unknown name or option, for nothing to act on, and for what the problem does not
+    declare: mistakes are better met before minutes of generation.
+    """
+    imposed = [Imposed.from_dict(constraint.model_dump()) for constraint in config.constraints]
+    if imposed:
+        fields = {field.name: field for field in problem.fields}
+        chosen = {name: fields[name] for name in config.data.fields}
+        check_constraints(imposed, problem, chosen, problem.grid(config.data.resolution))
+    return imposed
+
+
 def build_surrogate(config: TrainConfig, problem: Problem, operator: Operator, part: Part) -> Surrogate:
     """The operator with the normaliser and the ranges of the training cases.
 
@@ -130,6 +145,7 @@ def build_surrogate(config: TrainConfig, problem: Problem, operator: Operator, p
             **observed_ranges(problem, parameters, intervals, time_scale),
             "interval": (shortest, longest),
         },
+        constraints=build_constraints(config, problem),
         provenance={
             "training cases": len(part.cases),
             "data": ", ".join(str(file) for file in part.files),

@@ -60,6 +60,14 @@ class OperatorConfig(BaseModel):
     name: str = "unet"
 
 
+class ConstraintConfig(BaseModel):
+    """A constraint's registry name, when it acts, and the keyword arguments of its constructor."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+    when: Literal["both", "training", "evaluation"] = "both"
+
+
 class TaskConfig(Section):
     """What is learned.
 
@@ -122,6 +130,12 @@ class CheckpointConfig(Section):
     keep: int = Field(2, ge=1)
 
 
+class ParallelConfig(Section):
+    """How the processes of ``torchrun`` divide the work: expert groups share the samples of a step."""
+
+    expert: int = Field(1, ge=1, description="processes that share the experts of a sample; divides their number")
+
+
 class TrainConfig(Section):
     """Everything that decides a training run."""
 
@@ -140,9 +154,11 @@ class TrainConfig(Section):
     data: DataConfig = DataConfig()
     operator: OperatorConfig = OperatorConfig()
     task: TaskConfig = TaskConfig()
+    constraints: list[ConstraintConfig] = Field([], description="what every prediction is made to obey, in this order")
     optimizer: OptimizerConfig = OptimizerConfig()
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
     checkpoint: CheckpointConfig = CheckpointConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, as ``config.yaml`` of a run holds it."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from sciml import metrics
 from sciml.errors import DataError
 from sciml.surrogate import Surrogate, at_time
+from sciml.training import obedience
 from sciml.training.data import Trajectories
 
 CHUNK = 16
@@ -298,6 +299,7 @@ def evaluate(
     summary["divergence"] = divergence(surrogate, contenders[""].rollout, data)
     summary["truth_divergence"] = divergence(surrogate, target, data)
     own = contenders[""]
+    summary["constraints"] = obedience.of_steps(surrogate, contenders[""].one_step, contenders[""].rollout, data)
     summary["fields"] = {
         "one_step": field_errors(surrogate, own.one_step, target),
         "rollout": field_errors(surrogate, own.rollout, target),

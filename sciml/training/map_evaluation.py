@@ -14,6 +14,7 @@ from torch import Tensor
 from sciml import metrics
 from sciml.errors import DataError
 from sciml.surrogate import Surrogate
+from sciml.training import obedience
 from sciml.training.data import Pairs
 from sciml.training.evaluation import description, few_of_each, field_errors, mean_of_medians, relative_l1
 from sciml.training.tasks import observed
@@ -35,7 +36,7 @@ def concatenate(pieces: Sequence[Pairs]) -> Pairs:
 
 
 @torch.no_grad()
-def predict(surrogate: Surrogate, data: Pairs) -> tuple[Tensor, Tensor | None]:
+def predict(surrogate: Surrogate, data: Pairs, constrained: bool = True) -> tuple[Tensor, Tensor | None]:
     """The predicted fields ``(N, C, *grid)``, and the points they were predicted from ``(N, points, dim)`` as fractions
     of the box: the same for the same data, whoever asks.
     """
@@ -45,7 +46,9 @@ def predict(surrogate: Surrogate, data: Pairs) -> tuple[Tensor, Tensor | None]:
     for start in range(0, len(data), CHUNK):
         piece = select(data, slice(start, start + CHUNK))
         state, points = observed(surrogate, piece.input.to(device), generator)
-        predictions.append(surrogate(state, piece.parameters, piece.interval, points).cpu())
+        find = surrogate.predict if constrained else surrogate.unconstrained
+        made = surrogate.denormalise(*find(state, piece.parameters, piece.interval, points))
+        predictions.append(made.cpu())
         places += [] if points is None else [points.cpu()]
     return torch.cat(predictions), torch.cat(places) if places else None
 
@@ -120,6 +123,7 @@ def evaluate(
         sizes = ["x".join(map(str, shape)) for shape in (grid, surrogate.grid)]
         raise DataError(f"the data have a grid of {sizes[0]} cells, the surrogate was trained on {sizes[1]}")
     own, points = predict(surrogate, data)
+    raw = predict(surrogate, data, constrained=False)[0] if surrogate.imposed else own
     contenders = {"": own}
     if train is not None:
         contenders["mean_"] = training_mean(surrogate, train, data)
@@ -144,6 +148,7 @@ def evaluate(
     summary = {
         "cases": len(data),
         **table(),
+        "constraints": obedience.of_map(surrogate, raw, own, data),
         "fields": {"map": field_errors(surrogate, own.unsqueeze(1), data.target.unsqueeze(1))},
         "per_subset": {
             str(label): {"cases": int((labels == label).sum()), **table(torch.from_numpy(labels == label))}

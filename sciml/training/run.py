@@ -27,8 +27,8 @@ from sciml.problems import get_problem
 from sciml.problems.base import Problem
 from sciml.progress import Progress
 from sciml.surrogate import Surrogate, load
-from sciml.training import evaluation, map_evaluation
-from sciml.training.build import build_operator, build_surrogate, count_parameters
+from sciml.training import evaluation, map_evaluation, obedience
+from sciml.training.build import build_constraints, build_operator, build_surrogate, count_parameters
 from sciml.training.checkpoint import checkpoints, load_checkpoint
 from sciml.training.config import TrainConfig, complete, make_config
 from sciml.training.data import (
@@ -56,6 +56,7 @@ FREE_TO_CHANGE = (
     "device",
     "threads",
     "tensorboard",
+    "parallel",
     "data.workers",
     "data.directory",
 )
@@ -87,9 +88,10 @@ def train(
     progress = progress or Progress()
     problem = get_problem(config.problem, config.dim)
     config = complete(config, problem)
-    with world(config.device) as here, threads(config.threads):
+    with world(config.device, config.parallel.expert) as here, threads(config.threads):
         progress = progress if here.is_main else Progress()
         operator = build_operator(config, problem)  # before the data: a wrong key is better met at once
+        build_constraints(config, problem)
         with here.main_first():
             root = Path("runs") / config.problem / config.operator.name
             directory, found = run_directory(config, root, out, resume, read_config, FREE_TO_CHANGE)
@@ -209,8 +211,13 @@ def _validation(surrogate: Surrogate, part: Part) -> Callable[[Surrogate], dict[
 
     def judge_steps(model: Surrogate) -> dict[str, float]:
         target = cases.state[:, evaluation.first_target(model) :]
-        found = evaluation.score(evaluation.predict(model, cases), target, groups).summary()
-        return {key: found[key] for key in logged if key in found}
+        made = evaluation.predict(model, cases)
+        found = evaluation.score(made, target, groups).summary()
+        residuals = obedience.of_steps(model, made.one_step, made.rollout, cases) if model.imposed else []
+        return {
+            **{key: found[key] for key in logged if key in found},
+            **{f"residual_{row['constraint']}": row["after"] for row in residuals},
+        }
 
     return judge_steps
 

@@ -1,19 +1,7 @@
-"""What a user carries away: an operator with its normaliser, units and range of validity.
-
-    surrogate = sciml.load("runs/cavity/unet/.../surrogate")
-    state = surrogate.step(state, parameters)
-    trajectory = surrogate.rollout(state, parameters, steps=20)
-
-One step travels: physical state -> divided by the problem's scales -> standardised -> operator(conditions, lead time)
--> increment or state -> back to physical units. Training differentiates through exactly this path. A surrogate of kind
-"map" takes the same path from its input fields (or their values at scattered points) to its output fields:
-
-    pressure = surrogate.solve({"permeability": a}, parameters)
-"""
+"""The surrogate itself: states in physical units in, states in physical units out."""
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,40 +11,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sciml.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from sciml.constraints import Constraint, impose
+from sciml.errors import ConfigError, DataError, did_you_mean
 from sciml.operators import Operator
 from sciml.operators.layers.scattered import nearest_values
-from sciml.problems import get_problem
 from sciml.problems.base import ParameterValues, Problem
-from sciml.version import __version__
+from sciml.surrogate.conditions import at_time, observed_ranges, reference_interval
+from sciml.surrogate.constraining import Imposed, check_applies, constraint_context
+from sciml.surrogate.normaliser import Normaliser
 
 Fields = Mapping[str, Tensor]
-
-
-class Normaliser(nn.Module):
-    """Mean and standard deviation of scaled fields, increments and conditions, pooled over the training cases.
-
-    Increments are those of the training pairs: of one frame to the next, or between any two frames of a trajectory.
-    ``input_mean``, ``input_std``: of the fields that a map reads; a step reads the fields that it predicts.
-    """
-
-    def __init__(self, statistics: Mapping[str, Sequence[float]]) -> None:
-        super().__init__()
-        statistics = {"input_mean": statistics["mean"], "input_std": statistics["std"], **statistics}
-        for name in ("mean", "std", "increment_std", "condition_mean", "condition_std", "input_mean", "input_std"):
-            self.register_buffer(name, torch.tensor(statistics[name], dtype=torch.float32))
-
-    mean: Tensor
-    std: Tensor
-    increment_std: Tensor
-    condition_mean: Tensor
-    condition_std: Tensor
-    input_mean: Tensor
-    input_std: Tensor
-
-    def as_dict(self) -> dict[str, list[float]]:
-        """The statistics as plain lists, for ``config.json``."""
-        return {name: buffer.tolist() for name, buffer in self.named_buffers()}
 
 
 class OutOfRangeWarning(UserWarning):
@@ -86,6 +50,7 @@ class Surrogate(nn.Module):
         one step may be of any length between ``interval`` and ``time_scale``.
         grid: cells of the training grid; None if unknown.
         ranges: name -> (low, high) of the training cases' parameters, conditions and interval.
+        constraints: what every prediction is made to obey, in this order, and when.
         provenance: anything worth keeping about the training (shown in the model card).
     """
 
@@ -106,6 +71,7 @@ class Surrogate(nn.Module):
         pairs: Literal["successive", "all"] = "successive",
         grid: Sequence[int] | None = None,
         ranges: Mapping[str, Sequence[float]] | None = None,
+        constraints: Sequence[Imposed] = (),
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -128,6 +94,9 @@ class Surrogate(nn.Module):
         self._check_lead_time()
         self.grid = None if grid is None else tuple(grid)
         self.ranges = {name: (float(low), float(high)) for name, (low, high) in (ranges or {}).items()}
+        self.imposed = tuple(constraints)
+        self.constraints = nn.ModuleList(imposed.constraint for imposed in constraints)
+        check_applies(self.imposed, problem, self.fields)
         self.provenance = dict(provenance or {})
 
     def _check_lead_time(self) -> None:
@@ -174,6 +143,23 @@ class Surrogate(nn.Module):
         self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor, points: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """As ``forward`` in scaled units ``(B, C, *grid)`` (physical / scale), and the scale ``(B, C, 1...)``."""
+        scaled, scale = self.unconstrained(state, parameters, interval, points)
+        constraints = self.active_constraints()
+        if not constraints:
+            return scaled, scale
+        before = state[:, -1] if self.kind == "step" else None
+        context = constraint_context(self, parameters, tuple(scaled.shape[2:]), before, interval)
+        return impose(constraints, self.denormalise(scaled, scale), context) / scale, scale
+
+    def active_constraints(self) -> list[Constraint]:
+        """The constraints that act now: in training, in evaluation, or in both."""
+        now = "training" if self.training else "evaluation"
+        return [imposed.constraint for imposed in self.imposed if imposed.when in ("both", now)]
+
+    def unconstrained(
+        self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor, points: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``predict``, before any constraint is imposed."""
         norm, dim = self.normaliser, self.problem.dim
         scale = self._columns(self.field_scales(parameters).to(state.device), dim)
         mean, std = self._columns(norm.mean, dim), self._columns(norm.std, dim)
@@ -196,7 +182,7 @@ class Surrogate(nn.Module):
         Those of the step; where the lead time is an input of its own, those of a step of ``time_scale`` seconds: many
         hold the logarithm of the interval, which a pair of a frame with itself does not have.
         """
-        return self.problem.conditions(parameters, _reference(interval, self.time_scale))
+        return self.problem.conditions(parameters, reference_interval(interval, self.time_scale))
 
     def lead_time(self, interval: Tensor) -> Tensor | None:
         """What the operator is told of the interval ``(B,)``; None for one that is not conditioned on it."""
@@ -427,7 +413,7 @@ class Surrogate(nn.Module):
     def _warn_out_of_range(self, values: Mapping[str, Tensor], intervals: Tensor, grid: tuple[int, ...]) -> None:
         if self.grid not in (None, grid):
             warnings.warn(
-                f"the state has {_cells(grid)} cells; the surrogate was trained on {_cells(self.grid)} and its error "
+                f"the state has {cells(grid)} cells; the surrogate was trained on {cells(self.grid)} and its error "
                 "is unknown on another grid",
                 OutOfRangeWarning,
                 stacklevel=4,
@@ -445,196 +431,12 @@ class Surrogate(nn.Module):
                     stacklevel=4,
                 )
 
-    # ------------------------------------------------------------------------------------------- on disk
-
     def save(self, directory: Path | str) -> Path:
-        """Write ``surrogate.json``, the operator's two files and the model card ``README.md``; return the directory."""
-        directory = Path(directory)
-        config = {
-            "sciml_version": __version__,
-            "problem": self.problem.name,
-            "dim": self.problem.dim,
-            "kind": self.kind,
-            "inputs": list(self.inputs) if self.kind == "map" else [],
-            "points": self.points,
-            "fields": {name: {"components": f.components, "unit": f.unit} for name, f in self.fields.items()},
-            "parameters": {parameter.name: parameter.unit for parameter in self.problem.parameters},
-            "history": self.history,
-            "target": self.target,
-            "interval": self.interval,
-            "time_scale": self.time_scale,
-            "pairs": self.pairs,
-            "grid": self.grid,
-            "normaliser": self.normaliser.as_dict(),
-            "ranges": self.ranges,
-            "provenance": self.provenance,
-        }
-        self.operator.save_pretrained(directory)
-        (directory / "surrogate.json").write_text(json.dumps(config, indent=2) + "\n")
-        (directory / "README.md").write_text(model_card(self))
-        return directory
+        """Write the surrogate, as ``storage.save``; return the directory."""
+        from sciml.surrogate.storage import save
+
+        return save(self, directory)
 
 
-def _cells(grid: Sequence[int]) -> str:
+def cells(grid: Sequence[int]) -> str:
     return "x".join(str(n) for n in grid)
-
-
-def at_time(values: Mapping[str, Tensor], index: int, steps: int) -> dict[str, Tensor]:
-    """The parameters ``(B,)`` acting on step ``index``; those of shape (B, T) must cover all ``steps``."""
-    now = {}
-    for name, value in values.items():
-        if value.ndim == 2:
-            if value.shape[1] < steps:
-                raise ConfigError(f"parameter {name!r} is given for {value.shape[1]} steps; {steps} are asked for")
-            value = value[:, index]
-        now[name] = value
-    return now
-
-
-def _reference(interval: Tensor, time_scale: float | None) -> Tensor:
-    """The interval that conditions are taken at: the step's own, or ``time_scale`` where that is given."""
-    return interval if time_scale is None else torch.full_like(interval, time_scale, dtype=torch.float64)
-
-
-def step_conditions(
-    problem: Problem, values: Mapping[str, Tensor], intervals: Tensor, time_scale: float | None = None
-) -> Tensor:
-    """Dimensionless conditions ``(N, steps, P)`` of every case and step, ``intervals (N, steps)`` in seconds.
-
-    All of them at ``time_scale`` where that is given, as a surrogate with lead time has them.
-    """
-    steps = intervals.shape[1]
-    reference = _reference(intervals, time_scale)
-    return torch.stack([problem.conditions(at_time(values, t, steps), reference[:, t]) for t in range(steps)], 1)
-
-
-def observed_ranges(
-    problem: Problem,
-    values: Mapping[str, Tensor],
-    intervals: Tensor,
-    time_scale: float | None = None,
-) -> dict[str, tuple[float, float]]:
-    """Least and greatest parameter, interval and dimensionless condition over all cases and steps.
-
-    ``time_scale``: as ``step_conditions``.
-    """
-    physical = {name: value for name, value in values.items() if name not in problem.draw_names}
-    observed = {name: (float(value.min()), float(value.max())) for name, value in physical.items()}
-    observed["interval"] = (float(intervals.min()), float(intervals.max()))
-    conditions = step_conditions(problem, values, intervals, time_scale).flatten(0, 1)
-    for column, name in enumerate(problem.condition_names):
-        observed[name] = (float(conditions[:, column].min()), float(conditions[:, column].max()))
-    return observed
-
-
-def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
-    """Load a surrogate from its directory, or from the run directory that holds it.
-
-    Raises ``CheckpointError`` if the directory is missing, is not a surrogate, or is damaged.
-    """
-    directory = Path(path)
-    if (directory / "surrogate" / "surrogate.json").is_file():
-        directory = directory / "surrogate"
-    file = directory / "surrogate.json"
-    try:
-        config = json.loads(file.read_text())
-    except OSError:
-        what = "is not there" if not directory.exists() else "holds no surrogate (no surrogate.json)"
-        raise CheckpointError(f"{path} {what}; give a run directory or the surrogate directory inside it") from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from None
-    try:
-        surrogate = Surrogate(
-            Operator.from_pretrained(directory),
-            get_problem(config["problem"], config.get("dim")),
-            Normaliser(config["normaliser"]),
-            fields=list(config["fields"]),
-            kind=config.get("kind", "step"),
-            inputs=config.get("inputs", ()),
-            points=config.get("points"),
-            history=config["history"],
-            target=config["target"],
-            interval=config["interval"],
-            time_scale=config.get("time_scale"),
-            pairs=config.get("pairs", "successive"),
-            grid=config["grid"],
-            ranges=config["ranges"],
-            provenance=config["provenance"],
-        )
-    except KeyError as error:
-        raise CheckpointError(
-            f"{file} lacks the key {error}; it was written by sciml "
-            f"{config.get('sciml_version', 'of unknown version')}, this is {__version__}"
-        ) from None
-    return surrogate.to(device).eval()
-
-
-def channel_names(
-    problem: Problem, fields: Sequence[str], inputs: Sequence[str], task: Any
-) -> tuple[list[str], list[str]]:
-    """Names of the channels that the operator of a surrogate reads, and of those that it predicts.
-
-    It reads the history of a step, the inputs of a map (with ``distance``, that to the nearest point, where it reads
-    points), or the constant ``one`` for a map of the parameters alone. A scalar is called by its name, a component of a
-    vector ``velocity_x``; earlier frames end in ``_before1`` (one frame earlier), ``_before2`` ...
-
-    ``task`` has ``kind``, ``history`` and ``points`` (the section of the training configuration).
-    """
-    sizes = {field.name: field.components for field in problem.fields}
-
-    def components(names: Sequence[str]) -> list[str]:
-        return [
-            channel
-            for name in names
-            for channel in ([name] if sizes[name] == 1 else [f"{name}_{axis}" for axis in "xyz"[: sizes[name]]])
-        ]
-
-    predicted = components(fields)
-    if task.kind != "map":
-        before = [f"{name}_before{frames}" for frames in range(task.history - 1, 0, -1) for name in predicted]
-        return [*before, *predicted], predicted
-    if not inputs:
-        return ["one"], predicted
-    return components(inputs) + ["distance"] * (task.points is not None), predicted
-
-
-def model_card(surrogate: Surrogate) -> str:
-    """What the surrogate is, takes, returns and was trained on, as Markdown."""
-    names = ", ".join(f"`{f.name}` ({f.components}, {f.unit})" for f in surrogate.fields.values())
-    count = sum(parameter.numel() for parameter in surrogate.operator.parameters())
-    rows = "\n".join(f"| `{name}` | {low:.6g} | {high:.6g} |" for name, (low, high) in surrogate.ranges.items())
-    provenance = "\n".join(f"- {key}: {value}" for key, value in surrogate.provenance.items())
-    length = "a given time" if surrogate.interval is None else f"{surrogate.interval:g} s"
-    if surrogate.pairs == "all":
-        length = f"any time up to {surrogate.time_scale:g} s (default {length})"
-    on = f" on {_cells(surrogate.grid)} cells" if surrogate.grid else ""
-    grid = ", ".join(("nx", "ny", "nz")[: surrogate.problem.dim])
-    if surrogate.kind == "step":
-        does = f"steps {names} by {length}{on}"
-        call = f"state = surrogate.step(state, parameters)   # state: (batch, {surrogate.channels}, {grid})"
-    else:
-        read = ", ".join(f"`{f.name}` ({f.components}, {f.unit})" for f in surrogate.inputs.values())
-        where = f" at about {surrogate.points} points" if surrogate.points else ""
-        does = f"maps {(read + where) or 'the parameters'} to {names}{on}"
-        given = ", points" if surrogate.points else ""
-        call = f"fields = surrogate.solve(inputs, parameters{given})   # (batch, {surrogate.channels}, {grid})"
-    asked = [p for p in surrogate.problem.parameters if not p.draw]
-    return f"""# Surrogate: {surrogate.problem.title}
-
-{type(surrogate.operator).__name__} with {count:,} parameters; {does}.
-
-    surrogate = sciml.load("path/to/this/directory")
-    {call}   in physical units
-
-Parameters: {", ".join(f"`{p.name}` ({p.unit})" for p in asked)}.
-
-## Range of the training data
-Outside this range the surrogate warns, and its error is unknown.
-
-| quantity | from | to |
-|---|---|---|
-{rows}
-
-## Provenance
-{provenance or "- not recorded"}
-"""
