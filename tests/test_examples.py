@@ -45,6 +45,11 @@ def test_fine_tune_poseidon(tmp_path, capsys):
     assert (tmp_path / "tuned" / "config.json").is_file()
 
 
+def test_constrain_a_network(capsys):
+    assert load("constrain_a_network").main() < 0.8
+    assert "constrained" in capsys.readouterr().out
+
+
 def test_gallery(tmp_path, monkeypatch):
     """Every problem is drawn; the quick ones are enough here."""
     gallery = load("gallery")

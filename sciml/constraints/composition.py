@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -100,101 +100,108 @@ def project_together(constraints: Sequence[Constraint], u: Tensor, context: Cont
     With the projections :math:`P_i`, a field obeys all of them where :math:`x = T(x)`, :math:`T = P_1 .. P_k .. P_1`.
     The linear part L of T is symmetric and positive, so that conjugate gradients solve :math:`(1 - L) x = T(0)`; from
     ``u`` they converge to the solution nearest to it. (Alternating projections, T over and over, find the same point
-    more slowly: Bauschke, Borwein, SIAM Review 38 (1996) 367.) The gradient is the projection of the gradient.
+    more slowly: Bauschke, Borwein, SIAM Review 38 (1996) 367.) Where :math:`P_1 u` obeys the others it is the answer.
+    The gradient is the projection of the gradient.
 
     Raises:
-        SolverError: no convergence, because the constraints contradict one another in some case.
+        SolverError: no convergence, because the constraints contradict one another in some case, or nearly.
     """
-
-    def around(x: Tensor) -> Tensor:
-        for constraint in [*constraints, *reversed(constraints[:-1])]:
-            x = constraint(x, context)
-        return x
-
-    exact = u.double()  # in single precision the last digits would be those of the iteration, not of the constraints
-    with torch.no_grad():
-        shift = around(torch.zeros_like(exact))
+    # In single precision the last digits would be those of the iteration, not of the constraints.
     tolerance = 1e-9 if u.dtype != torch.float64 else 1e-14
-    names = [constraint.name for constraint in constraints]
-    found = _Together.apply(exact, around, shift, names, tolerance, True)
-    _check_together(constraints, found.detach(), context)
+    found = _Together.apply(u.double(), _Projections(constraints, context, u, tolerance), True)
     return found.to(u.dtype)
 
 
-@torch.no_grad()
-def _check_together(constraints: Sequence[Constraint], x: Tensor, context: Context) -> None:
-    """Raise ``SolverError`` if one of them would still move ``x``: what they allow has no point in common."""
-    size = x.flatten(1).norm(dim=1)
-    for constraint in constraints:
-        moved = (constraint(x, context) - x).flatten(1).norm(dim=1)
-        wrong = moved > APART * (size + moved)
-        if bool(wrong.any()):
-            case = int(wrong.nonzero()[0])
-            names = " and ".join(each.name for each in constraints)
-            raise SolverError(
-                f"the constraints {names} cannot hold together in case {case}: the field that comes nearest is "
-                f"{float(moved[case] / (size + moved)[case]):.2g} of its size away from {constraint.name}. Impose one "
-                "of them only, or mend the boundary values that contradict one another"
-            )
+class _Projections:
+    """The projections, and their linear parts, as functions of tensors in float64."""
+
+    def __init__(self, constraints: Sequence[Constraint], context: Context, like: Tensor, tolerance: float) -> None:
+        self.constraints, self.context, self.tolerance = constraints, context, tolerance
+        self.names = " and ".join(constraint.name for constraint in constraints)
+        zero = torch.zeros_like(like, dtype=torch.float64)
+        with torch.no_grad():
+            self.shifts = [constraint(zero, context) for constraint in constraints]
+
+    def project(self, index: int, x: Tensor, affine: bool) -> Tensor:
+        """One of them, or its linear part."""
+        if affine:
+            return self.constraints[index](x, self.context)
+        # As large as the shift, which would otherwise swallow a small x in the rounding.
+        shift = self.shifts[index]
+        unit, length = _size(shift), _size(x)
+        size = _column(torch.where(unit > 0, unit, 1.0) / torch.where(length > 0, length, 1.0), x)
+        return (self.constraints[index](x * size, self.context) - shift) / size
+
+    def around(self, x: Tensor, affine: bool) -> Tensor:
+        """T, or its linear part."""
+        last = len(self.constraints) - 1
+        for index in [*range(last), *range(last, -1, -1)]:
+            x = self.project(index, x, affine)
+        return x
+
+    def largest_move(self, x: Tensor, affine: bool, first: int = 0) -> tuple[Tensor, int]:
+        """How far those from ``first`` on still move ``x``, a share of its size ``(B,)``, and which moves it most."""
+        moves = [_size(self.project(index, x, affine) - x) for index in range(first, len(self.constraints))]
+        shares = [move / (_size(x) + move).clamp(min=torch.finfo(x.dtype).tiny) for move in moves]
+        worst = max(range(len(shares)), key=lambda index: float(shares[index].max()))
+        return torch.stack(shares).amax(0), worst + first
 
 
 class _Together(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx,
-        u: Tensor,
-        around: Callable[[Tensor], Tensor],
-        shift: Tensor,
-        names: list[str],
-        tolerance: float,
-        affine: bool,
-    ) -> Tensor:
-        ctx.setting = around, shift, names, tolerance
-        return _conjugate_gradients(u, around, shift, names, tolerance, affine)
+    def forward(ctx, u: Tensor, projections: _Projections, affine: bool) -> Tensor:
+        ctx.projections = projections
+        x = projections.project(0, u, affine)
+        if bool((projections.largest_move(x, affine, 1)[0] <= projections.tolerance).all()):
+            return x
+        x = _conjugate_gradients(u, projections, affine)
+        share, which = projections.largest_move(x, affine)
+        if affine and bool((share > APART).any()):
+            case = int(share.argmax())
+            raise SolverError(
+                f"the constraints {projections.names} cannot hold together in case {case}: the field that comes "
+                f"nearest is {float(share[case]):.2g} of its size away from {projections.constraints[which].name}. "
+                "Impose one of them only, or mend the boundary values that contradict one another"
+            )
+        return x
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return _Together.apply(gradient, *ctx.setting, False), None, None, None, None, None
+        return _Together.apply(gradient, ctx.projections, False), None, None
 
 
-def _conjugate_gradients(
-    u: Tensor, around: Callable[[Tensor], Tensor], shift: Tensor, names: list[str], tolerance: float, affine: bool
-) -> Tensor:
-    """The solution nearest to ``u`` of ``(1 - L) x = shift``, or of ``(1 - L) x = 0`` if not ``affine``."""
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).flatten(1).sum(1)
-
-    def column(values: Tensor) -> Tensor:
-        return values.reshape(-1, *(1,) * (u.ndim - 1))
-
-    unit = dot(shift, shift).sqrt()
-    unit = torch.where(unit > 0, unit, 1.0)
-
-    def linear(x: Tensor) -> Tensor:
-        # As large as the shift, which would otherwise swallow a small x in the rounding.
-        length = dot(x, x).sqrt()
-        size = column(unit / torch.where(length > 0, length, 1.0))
-        return (around(x * size) - shift) / size
-
-    residual = around(u) - u if affine else linear(u) - u
-    x, direction, square = u, residual, dot(residual, residual)
-    scale = dot(u, u) + (dot(shift, shift) if affine else 0)
+def _conjugate_gradients(u: Tensor, projections: _Projections, affine: bool) -> Tensor:
+    """The solution nearest to ``u`` of ``x = T(x)``, or of ``x = L x`` if not ``affine``."""
+    residual = projections.around(u, affine) - u
+    x, direction, square = u, residual, _dot(residual, residual)
+    scale = _dot(u, u) + sum(_dot(shift, shift) for shift in projections.shifts if affine)
     scale = torch.where(scale > 0, scale, 1.0)
     for _ in range(ITERATIONS):
-        active = square > tolerance**2 * scale
+        active = square > projections.tolerance**2 * scale
         if not bool(active.any()):
             return x
-        image = direction - linear(direction)
-        curvature = dot(direction, image)
+        image = direction - projections.around(direction, False)
+        curvature = _dot(direction, image)
         step = torch.where(active & (curvature > 0), square / torch.where(curvature > 0, curvature, 1.0), 0.0)
-        x = x + column(step) * direction
-        residual = residual - column(step) * image
-        before, square = square, torch.where(active, dot(residual, residual), square)
-        direction = residual + column(torch.where(active, square / torch.where(active, before, 1.0), 0.0)) * direction
+        x = x + _column(step, u) * direction
+        residual = residual - _column(step, u) * image
+        before, square = square, torch.where(active, _dot(residual, residual), square)
+        ratio = torch.where(active, square / torch.where(active, before, 1.0), 0.0)
+        direction = residual + _column(ratio, u) * direction
     case = int((square / scale).argmax())
     raise SolverError(
-        f"the constraints {' and '.join(names)} nearly contradict one another in case {case}: after {ITERATIONS} "
-        f"iterations {float((square[case] / scale[case]).sqrt()):.2g} of the field is left over. Impose one of them "
-        "only"
+        f"the constraints {projections.names} nearly contradict one another in case {case}: after {ITERATIONS} "
+        f"iterations {float((square[case] / scale[case]).sqrt()):.2g} of the field is left over. Impose one of them"
     )
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).flatten(1).sum(1)
+
+
+def _size(x: Tensor) -> Tensor:
+    return _dot(x, x).sqrt()
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *(1,) * (like.ndim - 1))

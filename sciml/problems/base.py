@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from sciml.datasets import DatasetInfo, FaceFieldInfo, FieldInfo
 from sciml.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from sciml.physics import Boundary, Condition, Grid
 
 ParameterValues = Mapping[str, Any]
 SMALLEST_RESOLUTION = 8
@@ -100,6 +103,9 @@ class Problem(ABC):
     """Cases that generation solves together: enough to use the cache well, few enough to keep all cores busy."""
     boundary_parameters: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Side -> the parameter that sets its value."""
+    corners: ClassVar[str] = ""
+    """Axes ("x", "xy") in the order in which their sides own the corners where the values of two sides disagree; empty:
+    they agree everywhere."""
     solver: ClassVar[str] = ""
     """What a data file says it was made with."""
 
@@ -245,6 +251,36 @@ class Problem(ABC):
             axis: low + sides[:, i, None] * centres[i]
             for i, (axis, low) in enumerate(zip("xyz", self.origin(), strict=False))
         }
+
+    def physics_grid(self, parameters: Mapping[str, Tensor], shape: Sequence[int]) -> Grid:
+        """The grid of ``shape`` equal cells, with the box of each case; parameters are ``(B,)``."""
+        from sciml.physics import box
+
+        kinds = self.side_kinds(parameters)
+        periodic = tuple(kinds[f"{axis}_low"] == "periodic" for axis in "xyz"[: self.dim])
+        return box(tuple(shape), self.lengths(parameters), periodic=periodic)
+
+    def side_kinds(self, parameters: Mapping[str, Tensor]) -> dict[str, str]:
+        """``boundaries`` of these cases, where the parameters decide about it."""
+        return self.boundaries()
+
+    def conditions_on_sides(
+        self, parameters: Mapping[str, Tensor], shape: Sequence[int]
+    ) -> dict[str, dict[str, Boundary | Condition]]:
+        """What the problem knows about each field on each side: field -> side -> condition.
+
+        Of a velocity those of ``sciml.physics.boundary``, of a scalar ``Dirichlet``, ``Neumann``, ``Robin`` or
+        ``Periodic``; a field of whose boundary nothing is prescribed is left out. Parameters are ``(B,)``, those of one
+        step where they change in time; values that vary along a side are those on the ``shape`` cells.
+
+        By default every field is periodic if the box is, and nothing is known otherwise.
+        """
+        from sciml.physics import Periodic
+
+        kinds = self.side_kinds(parameters)
+        if set(kinds.values()) != {"periodic"}:
+            return {}
+        return {info.name: {side: Periodic() for side in kinds} for info in self.fields}
 
     # ------------------------------------------------------------------------------------------------------ the flow
 

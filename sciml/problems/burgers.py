@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from sciml.problems.burgers_initial import gaussian_deviation, initial_velocity
 from sciml.problems.draws import draw_number, log_uniform, uniform
 from sciml.problems.initial_field import as_initial
 from sciml.problems.recipes import operator_options
+
+if TYPE_CHECKING:
+    from sciml.constraints.mixture_of_experts import BurgersOnTiles
 
 COURANT = 2.0
 """Largest max sum_i |u_i| k_i * dt of a step: at 2.0 the error in time is 1e-7 of the speed (stable up to 2.8)."""
@@ -287,6 +290,32 @@ class Burgers(Problem):
         ]  # fmt: skip
         return {"momentum": tuple(torch.stack(pairs, 1).unbind(2))}
 
+    def equation(
+        self,
+        parameters: ParameterValues,
+        shape: int | Sequence[int] | None = None,
+        times: Tensor | Sequence[float] | None = None,
+        *,
+        initial: Tensor | None = None,
+    ) -> BurgersOnTiles:
+        """What ``MixtureOfExpertsConstraint`` needs of these cases on a grid of ``shape`` at ``times``, in 1D.
+
+        ``initial (B, 1, n)`` as in ``solve``.
+        """
+        from sciml.constraints.mixture_of_experts import BurgersOnTiles
+
+        if self.dim != 1:
+            raise ConfigError(f"experts for Burgers' equation exist in one dimension, not in {self.dim}")
+        values = self.as_parameters(parameters)
+        batch, grid, walls = len(values["length"]), self.grid(shape), self._walls(values)
+        if initial is None:
+            initial = self.initial(values, grid, dtype=torch.float64)
+        initial = as_initial(initial, (batch, 1, *grid), dtype=torch.float64, device=initial.device)
+        times = self.frame_times(values) if times is None else as_times(times, batch)
+        return BurgersOnTiles(
+            initial[:, 0], times, values["length"], values["viscosity"], values["amplitude"], walls=walls
+        )
+
     # ------------------------------------------------------------------------------------------------ what it declares
 
     def lengths(self, parameters: Mapping[str, Tensor]) -> Tensor:
@@ -295,8 +324,22 @@ class Burgers(Problem):
 
     def boundaries(self, subset: str = "all") -> dict[str, str]:
         """Walls in the subset ``dgno``, else periodic."""
-        kind = "wall" if subset == "dgno" else "periodic"
-        return {f"{axis}_{side}": kind for axis in "xyz"[: self.dim] for side in ("low", "high")}
+        return self._sides("wall" if subset == "dgno" else "periodic")
+
+    def side_kinds(self, parameters: Mapping[str, Tensor]) -> dict[str, str]:
+        """Walls or periodic, as the parameter ``walls`` says. Raises ``ConfigError`` for cases of both."""
+        return self._sides("wall" if self._walls(parameters) else "periodic")
+
+    def conditions_on_sides(self, parameters: Mapping[str, Tensor], shape: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """The velocity: 0 at walls, or periodic."""
+        from sciml.physics import Wall
+
+        if self._walls(parameters):
+            return {"velocity": self._sides(Wall())}
+        return super().conditions_on_sides(parameters, shape)
+
+    def _sides(self, value: Any) -> dict[str, Any]:
+        return {f"{axis}_{side}": value for axis in "xyz"[: self.dim] for side in ("low", "high")}
 
     def scales(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The amplitude of the initial field."""

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sciml.errors import SolverError
+from sciml.errors import ConfigError, SolverError
 from sciml.problems import mac
 from sciml.problems.bands import BandedProblem
 from sciml.problems.base import Parameter, ParameterValues, Sample, as_times, detached
 from sciml.problems.draws import log_uniform, uniform
 from sciml.problems.recipes import operator_options
+
+if TYPE_CHECKING:
+    from sciml.constraints.mixture_of_experts import CavityOnTiles
 
 MAX_REYNOLDS = 5000.0
 """Above this the two-dimensional cavity is close to unsteady and the solver has not been validated."""
@@ -73,6 +76,7 @@ class Cavity(BandedProblem):
     frame_interval = FRAME_INTERVAL
     solver = f"MAC projection, AB2 + Crank-Nicolson, fast diagonalisation, CFL {CFL}"
     boundary_parameters: ClassVar[Mapping[str, str]] = {"y_high": "lid_velocity"}
+    corners = "x"  # the lid does not leak
     fields = mac.flow_fields(2)
     face_fields = mac.face_fields(2)
     parameters = (
@@ -251,6 +255,10 @@ class Cavity(BandedProblem):
         """Three walls and a lid."""
         return {"x_low": "wall", "x_high": "wall", "y_low": "wall", "y_high": "moving_wall"}
 
+    def conditions_on_sides(self, parameters: Mapping[str, Tensor], shape: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """The velocity: no slip, and that of the lid."""
+        return {"velocity": _boundaries(parameters["lid_velocity"])}
+
     def residual(self, trajectory: Mapping[str, Tensor], parameters: ParameterValues) -> dict[str, tuple[Tensor, ...]]:
         """Discrete Navier-Stokes residual of a trajectory's face velocities, differentiable.
 
@@ -271,6 +279,22 @@ class Cavity(BandedProblem):
             values["viscosity"] / values["density"],
             lambda t: _boundaries(mac.value_at(lid, t)),
         )
+
+    def equation(self, parameters: ParameterValues, shape: int | Sequence[int] | None = None) -> CavityOnTiles:
+        """What ``MixtureOfExpertsConstraint`` needs for the *steady* flow of these cases on a grid of ``shape`` cells.
+
+        The basis consists of stream functions at the nodes inside, ``(B, N, nx - 1, ny - 1)``. Raises ``ConfigError``
+        for a lid whose speed changes, ``SolverError`` for a Reynolds number that the grid does not resolve.
+        """
+        from sciml.constraints.mixture_of_experts import CavityOnTiles
+
+        values, grid = self.as_parameters(parameters), self.grid(shape)
+        speed = values["lid_velocity"]
+        if speed.ndim > 1:
+            raise ConfigError(f"lid_velocity has shape {tuple(speed.shape)}; the steady flow has one value for a case")
+        self.check_resolved(detached(values), grid)
+        viscosity = values["viscosity"] / values["density"]
+        return CavityOnTiles(grid, self.lengths(values), viscosity, speed, _boundaries(speed))
 
     def recipe(self, operator: str | None = None) -> dict[str, Any]:
         """The default of ``sciml train --problem cavity``: a surrogate in a few minutes on two cores.

@@ -7,7 +7,7 @@ The published problems are dimensionless; read as SI units here, with a in m^2/(
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from sciml.problems.base import Parameter, ParameterValues, Problem
 from sciml.problems.draws import draw_number
 from sciml.problems.random_fields import cosine_field
 from sciml.problems.recipes import operator_options
+
+if TYPE_CHECKING:
+    from sciml.constraints.mixture_of_experts import DarcyOnTiles
 
 ALPHA, TAU = 2.0, 3.0
 """Covariance (-Laplacian + 9)^-2 of the Gaussian field, of Li et al., arXiv:2010.08895."""
@@ -183,6 +186,26 @@ class Darcy(Problem):
         )
         return {"balance": (residual.unsqueeze(1),)}
 
+    def equation(
+        self,
+        parameters: ParameterValues,
+        shape: int | Sequence[int] | None = None,
+        *,
+        permeability: Tensor | None = None,
+    ) -> DarcyOnTiles:
+        """What ``MixtureOfExpertsConstraint`` needs of these cases on a grid of ``shape``.
+
+        ``permeability (B, 1, nx, ny)`` as in ``solve``.
+        """
+        from sciml.constraints.mixture_of_experts import DarcyOnTiles
+
+        values = self.as_parameters(parameters)
+        if permeability is None:
+            permeability = self.permeability(values, shape, dtype=torch.float64)
+        permeability = self._check_permeability(permeability, shape).expand(len(values["source"]), -1, -1, -1)
+        unit = self.scales(values)["pressure"][:, 0]
+        return DarcyOnTiles(permeability[:, 0], values["source"], unit, self.lengths(values), _open_sides())
+
     def scales(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Permeability: sqrt(low high); pressure: source length^2 / (10 sqrt(low high)), close to its maximum."""
         permeability = (parameters["low"] * parameters["high"]).sqrt()
@@ -200,6 +223,12 @@ class Darcy(Problem):
     def boundaries(self, subset: str = "all") -> dict[str, str]:
         """Pressure 0 on every side."""
         return dict.fromkeys(_open_sides(), "value")
+
+    def conditions_on_sides(self, parameters: Mapping[str, Tensor], shape: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """The pressure: 0 on every side."""
+        from sciml.physics import Dirichlet
+
+        return {"pressure": {side: Dirichlet(value) for side, value in _open_sides().items()}}
 
     def recipe(self, operator: str | None = None) -> dict[str, Any]:
         """The default of ``sciml train --problem darcy``: 1000 pairs, which take seconds to generate."""

@@ -7,7 +7,7 @@ R(u) u_t = D u_xx with the Freundlich retardation R of ``sciml.physics.diffusion
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from sciml.errors import ConfigError
 from sciml.problems.base import Parameter, ParameterValues, Problem, as_times
 from sciml.problems.draws import log_uniform, uniform
 from sciml.problems.recipes import operator_options
+
+if TYPE_CHECKING:
+    from sciml.constraints.mixture_of_experts import SorptionOnTiles
 
 EXIT_VELOCITY = 1.0
 """m/s at which the solute is carried off at x = L, as in PDEBench: so fast that u is almost 0 there."""
@@ -194,6 +197,30 @@ class DiffusionSorption(Problem):
         ]
         return {"transport": (torch.stack(residuals, 1),)}
 
+    def equation(
+        self,
+        parameters: ParameterValues,
+        shape: int | Sequence[int] | None = None,
+        times: Tensor | Sequence[float] | None = None,
+        *,
+        initial: Tensor | None = None,
+    ) -> SorptionOnTiles:
+        """What ``MixtureOfExpertsConstraint`` needs of these cases on a grid of ``shape`` at ``times``.
+
+        ``initial (B, 1, n)`` as in ``solve``. As the column starts with a jump at the inlet, early frames should be
+        close together.
+        """
+        from sciml.constraints.mixture_of_experts import SorptionOnTiles
+
+        values = self._values({"initial": 0.0, **parameters})
+        if initial is None:
+            initial = self.initial(values, shape, dtype=torch.float64)
+        else:
+            initial = self._check_initial(initial, shape).double().expand(len(values["length"]), -1, -1)
+        times = self.frame_times(values) if times is None else as_times(times, len(initial))
+        soil = _soil(values, initial)
+        return SorptionOnTiles(initial[:, 0], times, soil, values["length"], values["inlet"], EXIT_VELOCITY)
+
     def scales(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The concentration at the inlet."""
         return {"concentration": parameters["inlet"].unsqueeze(-1)}
@@ -209,6 +236,13 @@ class DiffusionSorption(Problem):
     def boundaries(self, subset: str = "all") -> dict[str, str]:
         """An inlet of known concentration and an outlet (a mixed condition)."""
         return {"x_low": "inlet", "x_high": "outlet"}
+
+    def conditions_on_sides(self, parameters: Mapping[str, Tensor], shape: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """The concentration: that of the inlet; v u + D du/dx = 0 at the outlet."""
+        from sciml.physics import Dirichlet, Robin
+
+        outlet = Robin(a=EXIT_VELOCITY, b=parameters["diffusivity"])
+        return {"concentration": {"x_low": Dirichlet(parameters["inlet"]), "x_high": outlet}}
 
     def recipe(self, operator: str | None = None) -> dict[str, Any]:
         """The default of ``sciml train --problem diffusion_sorption``."""

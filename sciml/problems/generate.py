@@ -50,6 +50,7 @@ def generate_timed(
     resolution: int | None = None,
     frames: int | None = None,
     interval: float | None = None,
+    grading: float = 1.0,
     seed: int = 0,
     shard: tuple[int, int] = (1, 1),
     workers: int = 1,
@@ -58,7 +59,8 @@ def generate_timed(
 ) -> Generation:
     """Write ``cases`` cases of a subset to the HDF5 file ``out``.
 
-    ``resolution``, ``frames`` and ``interval`` (seconds between frames) are by default the problem's. ``shard=(i, n)``
+    ``resolution``, ``frames`` and ``interval`` (seconds between frames) are by default the problem's; ``grading`` above
+    1 moves the same number of frames towards the start (``graded``). ``shard=(i, n)``
     makes the i-th of n files (1-based) of the same sample; ``sciml.datasets.merge_files`` joins them. Up to ``workers``
     processes solve groups of cases, one thread each (only on the CPU). A generation that was interrupted continues with
     the missing cases, and the finished file is the same, bit for bit, on the same machine: cases are grouped before
@@ -79,7 +81,7 @@ def generate_timed(
     sample = sample.select(numbers)
     if not sample.subsets:
         raise ConfigError(f"shard {index}/{count} of {cases} cases is empty")
-    times = problem.frame_times(sample.parameters, frames, interval)
+    times = graded(problem.frame_times(sample.parameters, frames, interval), grading)
     shape = problem.grid(resolution)
     info = problem.dataset_info(shape, frames, subset, seed=seed, extra={"subset": subset, "shard": f"{index}/{count}"})
     parameters, coordinates = sample.parameters, problem.coordinates(sample.parameters, shape)
@@ -128,6 +130,16 @@ def generate_timed(
                 )
         writer.finish()
     return Generation(Path(out), n_cases, solved, seconds, processes)
+
+
+def graded(times: torch.Tensor, grading: float) -> torch.Tensor:
+    """Times ``(..., T)`` from 0 to the same end, the fraction s of which becomes s^grading: for solutions that change
+    fastest at the start.
+    """
+    if grading == 1.0:
+        return times
+    end = times[..., -1:]
+    return end * (times / end) ** grading
 
 
 def _frames(problem: Problem, frames: int | None) -> int:

@@ -66,6 +66,7 @@ class Tube(BandedProblem):
     frame_interval = 0.02
     solver = f"MAC projection, AB2 + Crank-Nicolson, fast diagonalisation, CFL {CFL}"
     boundary_parameters: ClassVar[Mapping[str, str]] = {"x_low": "inlet_velocity"}
+    corners = "x"  # the inflow is uniform up to the walls
     fields = mac.flow_fields(2)
     face_fields = mac.face_fields(2)
     parameters = (
@@ -244,6 +245,10 @@ class Tube(BandedProblem):
     def boundaries(self, subset: str = "all") -> dict[str, str]:
         """Inlet, outlet and two walls."""
         return {"x_low": "inlet", "x_high": "outlet", "y_low": "wall", "y_high": "wall"}
+
+    def conditions_on_sides(self, parameters: Mapping[str, Tensor], shape: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """The velocity: inflow, outflow without gradient, no slip."""
+        return {"velocity": _boundaries(parameters["inlet_velocity"])}
 
     def residual(self, trajectory: Mapping[str, Tensor], parameters: ParameterValues) -> dict[str, tuple[Tensor, ...]]:
         """Discrete Navier-Stokes residual of a trajectory's face velocities, differentiable.

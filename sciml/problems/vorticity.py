@@ -23,6 +23,7 @@ from sciml.problems.random_fields import periodic_field, periodic_variance
 from sciml.problems.recipes import operator_options
 
 if TYPE_CHECKING:
+    from sciml.constraints.mixture_of_experts import VorticityOnTiles
     from sciml.physics import VorticityEquation
 
 MODES = 20
@@ -237,6 +238,30 @@ class Vorticity(Problem):
         dt = time.diff(dim=1).flatten()
         residual = vorticity_residual(before.flatten(0, 1), after.flatten(0, 1), dt, equation=equation)
         return {"vorticity": (residual[:, 0].unflatten(0, before.shape[:2]),)}
+
+    def equation(
+        self,
+        parameters: ParameterValues,
+        shape: int | Sequence[int] | None = None,
+        times: Tensor | Sequence[float] | None = None,
+        *,
+        initial: Tensor | None = None,
+    ) -> VorticityOnTiles:
+        """What ``MixtureOfExpertsConstraint`` needs of these cases on a grid of ``shape`` at ``times``.
+
+        ``initial (B, 1, nx, ny)`` as in ``solve``.
+        """
+        from sciml.constraints.mixture_of_experts import VorticityOnTiles
+
+        values = self.as_parameters(parameters)
+        batch, grid = len(values["length"]), self.grid(shape)
+        if initial is None:
+            initial = self.initial(values, grid, dtype=torch.float64)
+        initial = as_initial(initial, (batch, 1, *grid), dtype=torch.float64, device=initial.device)
+        _check_mean(initial)
+        times = self.frame_times(values) if times is None else as_times(times, batch)
+        terms = self._equation(values, grid, dtype=torch.float64, device=initial.device)
+        return VorticityOnTiles(terms, initial[:, 0], times, self.scales(values)["vorticity"][:, 0])
 
     def _equation_of(self, vorticity: Tensor, parameters: ParameterValues) -> VorticityEquation:
         """For all frames of ``(B, T, 1, nx, ny)`` at once, a batch of B T."""

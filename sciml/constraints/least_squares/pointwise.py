@@ -8,13 +8,25 @@ sum_jk A_j' diag(r d2g/dT_j dT_k) A_k.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sciml.constraints.expert_parallel import Group, gather, on_all_ranks, own_share, size_of, spread
+from sciml.constraints.expert_parallel import (
+    Group,
+    combined,
+    gather,
+    own_share,
+    rank_of,
+    share_sizes,
+    shared,
+    size_of,
+    spread,
+    summed,
+)
 from sciml.constraints.least_squares.linear import BlockBanded
 from sciml.constraints.least_squares.problem import Linearisation, Problem, check_ridge, in_float64, take
 from sciml.constraints.least_squares.rows import LinearRows, coupling
@@ -50,11 +62,12 @@ class PointwiseProblem(Problem):
         coefficients: tensors broadcastable to ``(P, K, M)`` which gradients flow to.
         rows: C ``(P, L, K N)`` and d ``(P, L)``, or None.
         ridge: of the weights; 0 is allowed where there are at least as many rows as weights.
-        group, tiles: ranks that share the K = ``tiles`` coupled tiles of every problem. A rank gives the terms of its
-            own tiles (``own_share``) and coefficients that broadcast to those; rows, start and weights are those of
-            all tiles, on every rank. The blocks of J'J are gathered and every rank takes the same step. Gradients of
-            terms and coefficients are those of the own tiles: of what the ranks have in common (a coefficient of the
-            whole equation, a basis that every rank has) pass ``expert_parallel.shared``.
+        common: one set of weights for all K tiles, ``(P, N)``, and ``rows`` of those: the tiles only divide the points.
+        group, tiles: ranks that share the K = ``tiles`` tiles, coupled or with common weights, of every problem. A rank
+            gives the terms of its own tiles (``own_share``) and coefficients that broadcast to those; rows, start and
+            weights are those of all, on every rank. The blocks of J'J are gathered and every rank takes the same step.
+            Gradients of terms and coefficients are those of the own tiles: of what the ranks have in common (a
+            coefficient of the whole equation, a basis that every rank has) pass ``expert_parallel.shared``.
 
     Raises ``DataError`` for wrong shapes, ``ConfigError`` for a negative ridge or one that is missing where the rows
     cannot determine the weights.
@@ -67,15 +80,18 @@ class PointwiseProblem(Problem):
         coefficients: Sequence[Tensor | float] = (),
         rows: tuple[Tensor, Tensor] | None = None,
         ridge: float = 1e-8,
+        common: bool = False,
         group: Group = None,
         tiles: int | None = None,
     ) -> None:
         terms = tuple(terms)
         _check_terms(terms)
-        self.group = None if size_of(group) == 1 else group
+        self.group, self.common = None if size_of(group) == 1 else group, common
         self.function = function
         self.ridge = check_ridge(ridge)
-        self.shape, self.dtype = _whole_shape(terms[0].shape, rows is not None, self.group, tiles), terms[0].dtype
+        p, self.count, m, n = _whole_shape(terms[0].shape, common or rows is not None, self.group, tiles)
+        self.shape = torch.Size((p, 1, self.count * m, n) if common else (p, self.count, m, n))
+        self.dtype = terms[0].dtype
         device = terms[0].device
         coefficients = tuple(torch.as_tensor(c, device=device) for c in coefficients)
         for position, coefficient in enumerate(coefficients):
@@ -105,7 +121,8 @@ class PointwiseProblem(Problem):
         return self._natural(w.reshape(p, k, n)).flatten(1)
 
     def item_shape(self, items: int) -> tuple[int, ...]:
-        return tuple(self.shape[:2]) if self.coupling is None else (self.shape[0],)
+        apart = self.coupling is None and not self.common
+        return tuple(self.shape[:2]) if apart else (self.shape[0],)
 
     def prepare(self, *parameters: Tensor) -> _Data:
         p, k, m, n = self.shape
@@ -113,14 +130,17 @@ class PointwiseProblem(Problem):
         end = self.n_terms + self.n_coefficients
         terms, coefficients = parameters[: self.n_terms], parameters[self.n_terms : end]
         coefficients = tuple(c.reshape(*(1,) * (3 - c.ndim), *c.shape) for c in coefficients)
-        if self.coupling is None:
+        if self.coupling is None and not self.common:
             terms = tuple(term.reshape(p * k, 1, m, n) for term in terms)
             return _Data(terms, tuple(_by_tile(c, p, k) for c in coefficients), None)
-        matrix, target = parameters[end:]
+        linear = None
+        if self.coupling is not None:
+            matrix, target = parameters[end:]
+            linear = LinearRows(self._ordered(matrix.reshape(p, -1, k, n), 2), target)
         return _Data(
             tuple(self._placed(term) for term in terms),
             tuple(c if c.shape[1] == 1 else self._placed(c) for c in coefficients),
-            LinearRows(self._ordered(matrix.reshape(p, -1, k, n), 2), target),
+            linear,
         )
 
     def prepare_solve(self, data: _Data) -> _Data:
@@ -137,7 +157,7 @@ class PointwiseProblem(Problem):
 
     def rows(self, w: Tensor, data: _Data) -> Tensor:
         tiles = self._tiles(w)
-        parts = [self._every(self._residual(_values(self._own(tiles), data), data)).flatten(1)]
+        parts = [self._every(self._residual(_values(self._own(tiles, data), data), data)).flatten(1)]
         if data.linear is not None:
             parts.append(data.linear.residual(tiles))
         if self.ridge:
@@ -146,18 +166,23 @@ class PointwiseProblem(Problem):
 
     def cost(self, w: Tensor, data: _Data) -> Tensor:
         tiles = self._tiles(w)
-        own = self._own(tiles)
-        squares = on_all_ranks(lambda: self._residual(_values(own, data), data).square().sum(2), self.group)
-        total = self._every(squares).sum(1) + self.ridge * w.square().sum(1)
+        own = self._own(tiles, data)
+        (squares,) = self._assembled(lambda: (self._residual(_values(own, data), data).square().sum(2),), w, ())
+        total = squares.sum(1) + self.ridge * w.square().sum(1)
         return 0.5 * (total if data.linear is None else total + data.linear.residual(tiles).square().sum(1))
 
     def linearise(self, w: Tensor, data: _Data) -> Linearisation:
         tiles = self._tiles(w)
-        own = self._own(tiles)
-        r, jacobian = on_all_ranks(lambda: self.jacobian(own, data), self.group)
-        squares, gradient, gram = self._gathered(
-            r.square().sum(2), (r[:, :, None] @ jacobian)[:, :, 0], jacobian.mT @ jacobian
-        )
+        own = self._own(tiles, data)
+        local: list[Tensor] = []
+
+        def normal_equations() -> tuple[Tensor, ...]:
+            r, jacobian = self.jacobian(own, data)
+            local.extend((jacobian, r))
+            return r.square().sum(2), (r[:, :, None] @ jacobian)[:, :, 0], jacobian.mT @ jacobian
+
+        n = tiles.shape[2]
+        squares, gradient, gram = self._assembled(normal_equations, w, (), (n,), (n, n))
         gradient = gradient + self.ridge * tiles
         cost = squares.sum(1) + self.ridge * w.square().sum(1)
         extra = None
@@ -169,15 +194,17 @@ class PointwiseProblem(Problem):
         blocks[:, :, 0].diagonal(dim1=-2, dim2=-1).add_(self.ridge)
 
         def dense(index: Tensor) -> tuple[Tensor, Tensor]:
-            every = self._every(jacobian[index]), self._every(r[index])
+            every = [self._every(part[index]) for part in local]
+            if self.common:
+                every = [part.flatten(1, 2).unsqueeze(1) for part in every]
             return self._dense_jacobian(index, *every, data.linear, extra, w)
 
         return Linearisation(0.5 * cost, gradient.flatten(1), BlockBanded(blocks), dense)
 
     def curvature(self, w: Tensor, data: _Data) -> BlockBanded:
-        own = self._own(self._tiles(w))
-        gram = on_all_ranks(lambda: self._second_order(own, data), self.group)
-        return BlockBanded(self._blocks(self._every(gram), None))
+        own, n = self._own(self._tiles(w), data), self.shape[3]
+        (gram,) = self._assembled(lambda: (self._second_order(own, data),), w, (n, n))
+        return BlockBanded(self._blocks(gram, None))
 
     def jacobian(self, tiles: Tensor, data: _Data) -> tuple[Tensor, Tensor]:
         """r ``(I, K, M)`` and J ``(I, K, M, N)`` of tiles ``(I, K, N)``."""
@@ -251,21 +278,37 @@ class PointwiseProblem(Problem):
         """w ``(I, n)`` tile by tile, ``(I, K, N)``."""
         return w.unflatten(1, (1 if self.coupling is None else self.shape[1], self.shape[3]))
 
-    def _own(self, tiles: Tensor) -> Tensor:
-        """The tiles that this rank works on, in their natural order, of all tiles in the matrix's."""
+    def _own(self, tiles: Tensor, data: _Data) -> Tensor:
+        """The weights of the tiles that this rank works on, in their natural order, of all in the matrix's."""
+        if self.common:
+            return shared(tiles, self.group).expand(-1, data.terms[0].shape[1], -1)
         return tiles if self.group is None else spread(self._natural(tiles), 1, self.group)
 
     def _every(self, tiles: Tensor) -> Tensor:
         """All tiles, in the matrix's order, of what every rank has computed for its own."""
-        return tiles if self.group is None else self._ordered(gather(tiles, 1, self.shape[1], self.group), 1)
+        return tiles if self.group is None else self._ordered(gather(tiles, 1, self.count, self.group), 1)
 
-    def _gathered(self, squares: Tensor, gradient: Tensor, gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(I, K)``, ``(I, K, N)`` and ``(I, K, N, N)`` of all tiles, in one message."""
+    def _assembled(
+        self, function: Callable[[], tuple[Tensor, ...]], w: Tensor, *shapes: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        """What ``function()`` computes for this rank's tiles, ``(I, K_own, *shape)`` for each shape, of all tiles:
+        ``(I, K, *shape)`` or, where weights are common, the sum over the tiles ``(I, 1, *shape)``; in one message."""
+
+        def own() -> tuple[Tensor, ...]:
+            return tuple(part.sum(1, keepdim=True) for part in function()) if self.common else function()
+
         if self.group is None:
-            return squares, gradient, gram
-        n = gradient.shape[2]
-        every = self._every(torch.cat([gram.flatten(2), gradient, squares[..., None]], 2))
-        return every[..., -1], every[..., n * n : -1], every[..., : n * n].unflatten(2, (n, n))
+            return own()
+        tiles = 1 if self.common else share_sizes(self.count, self.group)[rank_of(self.group)]
+        sizes = [math.prod(shape) for shape in shapes]
+        every = combined(
+            lambda: torch.cat([part.reshape(len(w), tiles, -1) for part in own()], 2),
+            (lambda x: summed(x, self.group)) if self.common else self._every,
+            w.new_zeros(len(w), tiles, sum(sizes)),
+            self.group,
+        )
+        parts = zip(every.split(sizes, 2), shapes, strict=True)
+        return tuple(part.reshape(*part.shape[:2], *shape) for part, shape in parts)
 
     def _placed(self, tensor: Tensor) -> Tensor:
         """Tiles in the matrix's order, or this rank's own as they are."""
@@ -299,14 +342,14 @@ def _derivatives(
     )
 
 
-def _whole_shape(shape: torch.Size, coupled: bool, group: Group, tiles: int | None) -> torch.Size:
+def _whole_shape(shape: torch.Size, together: bool, group: Group, tiles: int | None) -> torch.Size:
     """(P, K, M, N) of all ranks' tiles together, from that of this rank's."""
     if group is None:
         return shape
-    if not coupled or tiles is None:
+    if not together or tiles is None:
         raise ConfigError(
-            "a group shares coupled tiles, so it needs rows that couple them and tiles, how many there are; tiles that "
-            "have nothing to do with one another are solved on each rank alone (least_squares_of_shares)"
+            "a group shares tiles that rows couple, or with common weights, and has to be told how many there are; "
+            "tiles that have nothing to do with one another are solved on each rank alone (least_squares_of_shares)"
         )
     own = own_share(tiles, group)
     if shape[1] != own.stop - own.start:
