@@ -19,7 +19,9 @@ PROBLEMS = {
 }
 """Name -> subsets."""
 OPERATORS = ("deeponet", "fno", "poseidon", "unet")
-CONSTRAINTS = ("boundary-values", "conservation", "divergence-free", "flux-form")
+CONSTRAINTS = ("boundary-values", "conservation", "divergence-free")
+EXPERTS = "mixture-of-experts"
+"""The constraint of training without data, which is a section of the configuration."""
 DATA_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 
@@ -50,7 +52,7 @@ def complete_operator(incomplete: str) -> list[str]:
 
 def complete_constraint(incomplete: str) -> list[str]:
     """Names of constraints for the shell."""
-    return [name for name in CONSTRAINTS if name.startswith(incomplete)]
+    return [name for name in (*CONSTRAINTS, EXPERTS) if name.startswith(incomplete)]
 
 
 def complete_subset(ctx: typer.Context, incomplete: str) -> list[str]:

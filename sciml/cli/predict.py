@@ -70,6 +70,11 @@ def predict(
         chosen = "cuda" if torch.cuda.is_available() else "cpu"
     file = DatasetFile(input)
     surrogate = load(run, chosen)
+    if surrogate.kind == "trajectory":
+        raise ConfigError(
+            f"the surrogate in {run} gives whole solutions from parameters, there is nothing to step on from: call "
+            "surrogate.solve(parameters) in Python, or compare it with a file: sciml evaluate RUN --data FILE"
+        )
     with RichProgress() as progress:
         if surrogate.kind == "map":
             if steps is not None:

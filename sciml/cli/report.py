@@ -23,6 +23,7 @@ MAP_COLUMNS = (
     ("VRMSE", "vrmse"),
     ("rel. L2", "relative_l2"),
     ("worst\nrel. L2", "relative_l2_worst"),
+    ("PDE\nresidual", "residual"),
 )
 CONTENDERS = (
     ("", ""),
@@ -111,10 +112,13 @@ def timing(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
 
 
-def next_steps(directory: Path, is_map: bool) -> str:
+def next_steps(directory: Path, test: Mapping[str, Any]) -> str:
     """What to do with a finished run, to copy and paste."""
-    calls = "surrogate.solve" if is_map else "surrogate.step, .rollout"
+    calls = "surrogate.solve" if judged_as_map(test) else "surrogate.step, .rollout"
+    last = f"sciml predict {directory} --input cases.h5 --out predicted.h5"
+    if test.get("kind") == "trajectory":  # it starts from parameters, not from a file
+        last = f"sciml evaluate {directory}"
     return f"""Next:
   python -c "import sciml; print(sciml.load('{directory}'))"      your own code: {calls}
   sciml plot {directory}
-  sciml predict {directory} --input cases.h5 --out predicted.h5"""
+  {last}"""

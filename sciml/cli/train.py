@@ -8,7 +8,7 @@ import typer
 from sciml.cli import options
 from sciml.cli.console import is_main_process, print_json, say
 from sciml.cli.progress import RichProgress
-from sciml.cli.report import judged_as_map, next_steps, print_results, timing
+from sciml.cli.report import next_steps, print_results, timing
 from sciml.errors import ConfigError, SciMLError, did_you_mean
 
 NEEDS_ARGUMENTS = True
@@ -22,6 +22,12 @@ EXAMPLES = """Examples (no data needed: they generate a small set first, and kee
   sciml train --problem darcy task.points=200
   sciml train --problem burgers --dim 2
   sciml train --problem cavity --constraint divergence-free --constraint boundary-values
+
+Without training data, from the equation alone: whole solutions, soft, or with experts that solve it on tiles:
+
+  sciml train --problem diffusion_sorption --physics-only
+  sciml train --problem diffusion_sorption --physics-only --constraint mixture-of-experts
+  sciml train --problem vorticity --physics-only experts.tiles=[1,2,2] experts.bases=32
 
 From pretrained weights: a run, a surrogate, an operator's directory or a hub id:
 
@@ -79,11 +85,16 @@ def train(
         typer.Option(
             "--constraint",
             metavar="NAME",
-            help="Make every prediction obey; give several: divergence-free, boundary-values, conservation.",
+            help="Make every prediction obey; give several: divergence-free, boundary-values, conservation; "
+            "mixture-of-experts with --physics-only.",
             autocompletion=options.complete_constraint,
             show_default=False,
         ),
     ] = None,
+    physics_only: Annotated[
+        bool,
+        typer.Option("--physics-only", help="Learn whole solutions from the equation, without training data."),
+    ] = False,
     data: options.Data = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, see --print-config.")
@@ -118,7 +129,7 @@ def train(
     operator against persistence and look-up, pictures, and a directory that sciml.load opens.
     """
     words, files = options.split_positionals(overrides, data)
-    flags = _flags(dim, pretrained, constraint, device, seed, epochs, time_limit, split, files)
+    flags = _flags(dim, pretrained, constraint, physics_only, device, seed, epochs, time_limit, split, files)
     file = config
     if file is None and resume not in (None, "auto") and (Path(str(resume)) / "config.yaml").is_file():
         # 'sciml train --resume RUN' alone goes on with what the run was started with.
@@ -142,7 +153,7 @@ def train(
     lines += [
         f"time       {timing(summary.get('seconds', {}))}",
         "",
-        next_steps(directory, judged_as_map(summary.get("test", {}))),
+        next_steps(directory, summary.get("test", {})),
     ]
     if json:
         say("\n".join(lines))
@@ -155,6 +166,7 @@ def _flags(
     dim: int | None,
     pretrained: str | None,
     constraints: list[str] | None,
+    physics_only: bool,
     device: options.Device | None,
     seed: int | None,
     epochs: int | None,
@@ -168,13 +180,15 @@ def _flags(
     flags = {
         "dim": dim,
         "pretrained": pretrained,
-        "constraints": [{"name": name} for name in constraints or []] or None,
+        "constraints": [{"name": name} for name in constraints or [] if name != options.EXPERTS] or None,
+        "task": _given({"kind": "trajectory" if physics_only else None}),
         "device": device.value if device else None,
         "seed": seed,
         "budget": _given(budget),
         "data": _given(data),
     }
-    return {name: value for name, value in _given(flags).items() if value != {}}
+    flags = {name: value for name, value in _given(flags).items() if value != {}}
+    return {**flags, "experts": {}} if options.EXPERTS in (constraints or []) else flags
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def rollout_error(
     direct: ArrayLike | None = None,
     name: str = "operator",
     title: str = "",
+    along: str = "rollout step",
     path: str | Path | None = None,
 ) -> Figure:
     """Draw the relative L2 error of rollouts against the step, beside what needs no learning.
@@ -33,7 +34,8 @@ def rollout_error(
     ``errors``, ``persistence`` (the first frame repeated), ``lookup`` (the nearest training case) and ``direct`` (the
     operator's own jump from the first frame to each step) are ``(cases, steps)``, step 1 first. Lines are means over
     cases, bands the 10th to 90th percentile, the dotted line is the worst case of each step. A case that is not finite
-    at a step makes the mean there infinite: the line breaks off, and the legend says how many.
+    at a step makes the mean there infinite: the line breaks off, and the legend says how many. ``along``: what is
+    counted.
 
     Returns the figure, written to ``path`` when given. Raises DataError for arrays that are not ``(cases,
     steps)``.
@@ -54,7 +56,7 @@ def rollout_error(
             steps, cases = max(steps, curve.shape[1]), max(cases, curve.shape[0])
             _error_curve(axes, label, curve, colour, worst=values is errors)
         axes.set_yscale("log")
-        axes.set(xlabel="rollout step", ylabel="relative L2 error", xlim=(1, max(steps, 2)))
+        axes.set(xlabel=along, ylabel="relative L2 error", xlim=(1, max(steps, 2)))
         axes.xaxis.get_major_locator().set_params(integer=True)
         style.light_grid(axes)
         axes.grid(True, which="minor", axis="y", linewidth=0.3)

@@ -88,8 +88,8 @@ def read_predictions(path: Path) -> dict[str, NDArray[Any]]:
     for name in ("subset", "case"):
         if name in arrays and arrays[name].shape != (n,):
             raise DataError(f"{path.name}: {name} has shape {arrays[name].shape}; expected ({n},)")
-    if kind_of(arrays) not in ("step", "map"):
-        raise DataError(f"{path.name}: kind is {kind_of(arrays)!r}; expected 'step' or 'map'")
+    if kind_of(arrays) not in ("step", "map", "trajectory"):
+        raise DataError(f"{path.name}: kind is {kind_of(arrays)!r}; expected 'trajectory', 'step' or 'map'")
     _check_map(arrays, path.name)
     fields_of(arrays)
     return arrays
@@ -114,7 +114,7 @@ def _check_map(arrays: Arrays, name: str) -> None:
 
 
 def kind_of(arrays: Arrays) -> str:
-    """``step`` (a trajectory, rolled out) or ``map`` (a static problem)."""
+    """``step`` (a trajectory, rolled out), ``trajectory`` (given at once) or ``map`` (a static problem)."""
     return str(arrays["kind"]) if "kind" in arrays else "step"
 
 

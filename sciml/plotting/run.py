@@ -26,8 +26,8 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
     From ``surrogate/``, for a cavity: ``profiles_steady_re<Re>.png``, the rollout to steady flow against Ghia's table.
     What a run has not written (it was stopped, say) is left out with a message.
 
-    ``predictions.npz`` holds, for n cases, ``truth`` and ``prediction (n, frames, channels, *grid)``, ``time
-    (n, frames)``; if it likes ``problem``, ``kind`` ("step" or "map"), ``fields`` (their names), ``units`` and
+    ``predictions.npz`` holds, for n cases, ``truth`` and ``prediction (n, frames, channels, *grid)``, ``time (n,
+    frames)``; if it likes ``problem``, ``kind`` ("step", "map", "trajectory"), ``fields`` (their names), ``units`` and
     ``components`` of each, ``lengths (n, dim)`` and ``origin (dim,)`` of the box in metres, ``subset`` and ``case
     (n,)``, physical parameters ``parameter_<name>``, ``(n,)`` or ``(n, frames)``; and the errors
     ``rollout_relative_l2``, ``persistence_rollout_relative_l2`` and ``lookup_rollout_relative_l2 (cases, steps)`` of
@@ -94,7 +94,10 @@ def _case_errors(arrays: Arrays, path: Path, operator: str) -> Path:
 def _rollout_errors(arrays: Arrays, path: Path, operator: str) -> Path:
     contenders = {name: arrays.get(f"{name}_rollout_relative_l2") for name in ("persistence", "lookup")}
     direct = arrays.get("direct_relative_l2")
-    rollout_error(arrays["rollout_relative_l2"], name=operator, direct=direct, path=path, **contenders)
+    words = {}
+    if kind_of(arrays) == "trajectory":  # nothing is rolled out: all frames are given at once
+        words = {"along": "frame", "title": f"Error over {len(arrays['subsets'])} held-out cases"}
+    rollout_error(arrays["rollout_relative_l2"], name=operator, direct=direct, path=path, **contenders, **words)
     return path
 
 

@@ -9,17 +9,24 @@ One step travels: physical state -> divided by the problem's scales -> standardi
 "map" takes the same path from its input fields (or their values at scattered points) to its output fields:
 
     pressure = surrogate.solve({"permeability": a}, parameters)
+
+A surrogate of kind "trajectory" (``TrajectorySurrogate``) was trained without data and gives whole solutions:
+
+    fields = surrogate.solve(parameters)
 """
 
 from sciml.surrogate.conditions import at_time, channel_names, observed_ranges, step_conditions
 from sciml.surrogate.normaliser import Normaliser
+from sciml.surrogate.ranges import OutOfRangeWarning
 from sciml.surrogate.storage import load, model_card
-from sciml.surrogate.surrogate import OutOfRangeWarning, Surrogate
+from sciml.surrogate.surrogate import Surrogate
+from sciml.surrogate.trajectory import TrajectorySurrogate
 
 __all__ = [
     "Normaliser",
     "OutOfRangeWarning",
     "Surrogate",
+    "TrajectorySurrogate",
     "at_time",
     "channel_names",
     "load",

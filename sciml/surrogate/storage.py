@@ -13,6 +13,8 @@ from sciml.problems import get_problem
 from sciml.surrogate.constraining import Imposed
 from sciml.surrogate.normaliser import Normaliser
 from sciml.surrogate.surrogate import Surrogate, cells
+from sciml.surrogate.trajectory import TrajectorySurrogate
+from sciml.surrogate.trajectory_storage import from_config
 from sciml.version import __version__
 
 
@@ -45,8 +47,9 @@ def save(surrogate: Surrogate, directory: Path | str) -> Path:
     return directory
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
-    """Load a surrogate from its directory, or from the run directory that holds it.
+def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate | TrajectorySurrogate:
+    """Load a surrogate from its directory, or from the run directory that holds it: a ``Surrogate``, or a
+    ``TrajectorySurrogate`` of what was trained without data.
 
     Raises ``CheckpointError`` if the directory is missing, is not a surrogate, or is damaged.
     """
@@ -62,6 +65,8 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate:
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
     try:
+        if config.get("kind") == TrajectorySurrogate.kind:
+            return from_config(config, directory).to(device).eval()
         surrogate = Surrogate(
             Operator.from_pretrained(directory),
             get_problem(config["problem"], config.get("dim")),

@@ -19,12 +19,9 @@ from sciml.problems.base import ParameterValues, Problem
 from sciml.surrogate.conditions import at_time, observed_ranges, reference_interval
 from sciml.surrogate.constraining import Imposed, check_applies, constraint_context
 from sciml.surrogate.normaliser import Normaliser
+from sciml.surrogate.ranges import OutOfRangeWarning, warn_out_of_range
 
 Fields = Mapping[str, Tensor]
-
-
-class OutOfRangeWarning(UserWarning):
-    """A parameter lies outside the range that the surrogate was trained on."""
 
 
 class Surrogate(nn.Module):
@@ -419,17 +416,7 @@ class Surrogate(nn.Module):
                 stacklevel=4,
             )
         observed = observed_ranges(self.problem, values, intervals, self.time_scale)
-        for name, (low, high) in self.ranges.items():
-            least, most = observed[name]
-            slack = 1e-6 * max(abs(low), abs(high))
-            if least < low - slack or most > high + slack:
-                given = f"{least:.4g}" if math.isclose(least, most) else f"{least:.4g} to {most:.4g}"
-                warnings.warn(
-                    f"{name} is {given}; the surrogate was trained on {low:.4g} to {high:.4g} and its error is "
-                    f"unknown outside",
-                    OutOfRangeWarning,
-                    stacklevel=4,
-                )
+        warn_out_of_range(observed, self.ranges, stacklevel=5)
 
     def save(self, directory: Path | str) -> Path:
         """Write the surrogate, as ``storage.save``; return the directory."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sciml.errors import ConfigError, did_you_mean
+from sciml.training.data_free import EXPERTS, check_data_free, data_free_recipe
 from sciml.training.fine_tuning import RATES, find_pretrained
 
 if TYPE_CHECKING:
@@ -47,6 +49,11 @@ class DataConfig(Section):
     resolution: int | None = Field(None, ge=8, description="default: the problem's")
     frames: int | None = Field(None, ge=1, description="default: the problem's")
     interval: float | None = Field(None, gt=0, description="seconds between frames; default: the problem's")
+    grading: float = Field(
+        1.0,
+        ge=1,
+        description="frame i of T is at the fraction (i / (T - 1))^grading of (T - 1) intervals; 1: equal steps",
+    )
     fields: list[str] = Field([], description="what is predicted; default: the problem's")
     inputs: list[str] = Field([], description="what a map reads; default: the problem's given fields")
     seed: int = Field(0, ge=0)
@@ -76,9 +83,11 @@ class TaskConfig(Section):
     with no input fields from the parameters alone. Static problems have maps only. Default: what the problem is.
     ``pairs``: a step learns from successive frames, or from all pairs of frames of a trajectory, each with itself too,
     told the time between the two (Herde et al. 2024, "Poseidon: efficient foundation models for PDEs").
+    ``trajectory``: the whole solution at once, in space and time, from its initial (or given) field, learned from the
+    residual of the equation alone: no training data are generated.
     """
 
-    kind: Literal["step", "map"] | None = None
+    kind: Literal["step", "map", "trajectory"] | None = None
     pairs: Literal["successive", "all"] = Field("successive", description="frames that a step is learned between")
     points: int | None = Field(None, ge=1, description="a map reads its inputs at so many points, new ones each time")
     target: Literal["increment", "state"] | None = Field(
@@ -92,6 +101,25 @@ class TaskConfig(Section):
     pushforward: bool = Field(False, description="back-propagate through the last unrolled step only")
     noise: float = Field(0.0, ge=0, description="standard deviation of input noise, in units of the increments'")
     loss: Literal["relative_l2", "relative_l1", "nmse", "mse", "mae"] = "relative_l2"
+
+
+class ExpertsConfig(Section):
+    """The hard constraint of a trajectory: the operator gives ``bases`` fields, experts on tiles their weights.
+
+    The options are those of ``sciml.constraints.mixture_of_experts.MixtureOfExpertsConstraint``.
+    """
+
+    bases: int = Field(16, ge=1, description="basis fields, the operator's output channels")
+    tiles: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None, description="experts along each axis, time first; default: one for the whole grid"
+    )
+    tiling: Literal["coupled", "overlap", "independent"] = "coupled"
+    overlap: int = Field(2, ge=1, description="rows that a tile reaches into its neighbours, with tiling=overlap")
+    samples: int | None = Field(None, ge=1, description="rows that each expert is solved on; default: all")
+    interface_weight: float = Field(10.0, gt=0)
+    condition_weight: float = Field(10.0, gt=0)
+    ridge: float = Field(1e-10, gt=0)
+    iterations: int = Field(30, ge=1, description="most Levenberg-Marquardt steps of a solve")
 
 
 class OptimizerConfig(Section):
@@ -155,6 +183,7 @@ class TrainConfig(Section):
     operator: OperatorConfig = OperatorConfig()
     task: TaskConfig = TaskConfig()
     constraints: list[ConstraintConfig] = Field([], description="what every prediction is made to obey, in this order")
+    experts: ExpertsConfig | None = Field(None, description="of a trajectory: the hard constraint; default: none")
     optimizer: OptimizerConfig = OptimizerConfig()
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -239,6 +268,8 @@ def _explain(item: Mapping[str, Any], schema: type[Section]) -> str:
         section: Any = schema
         for part in parents:  # of a dictionary of sections every value has one schema
             section = get_args(section)[1] if get_origin(section) is dict else section.model_fields[part].annotation
+            if get_origin(section) is UnionType:  # a section or None
+                section = get_args(section)[0]
         return f"unknown configuration key {key!r}{did_you_mean(last, section.model_fields)}"
     return f"configuration key {key!r} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
@@ -269,13 +300,20 @@ def complete(config: TrainConfig, problem: Problem) -> TrainConfig:
     """
     data, task = config.data, config.task
     kind = task.kind or ("map" if problem.static else "step")
+    if kind == "trajectory":
+        check_data_free(config, problem)
+    elif config.experts is not None or any(each.name == EXPERTS for each in config.constraints):
+        raise ConfigError(
+            f"the constraint {EXPERTS} solves the equation for whole trajectories, which are learned without data: add "
+            f"--physics-only (task.kind=trajectory); a {kind} has other constraints"
+        )
     if kind == "step":
         if problem.static:
             raise ConfigError(f"problem {problem.name!r} is static: there is no step to learn; use task.kind=map")
         for key, value in (("data.inputs", data.inputs), ("task.points", task.points)):
             if value:
                 raise ConfigError(f"{key} goes with task.kind=map; a step reads the fields that it predicts")
-    elif task.history > 1:
+    elif kind == "map" and task.history > 1:
         raise ConfigError(f"task.history is {task.history}; a map reads one frame")
     if task.pairs == "all":
         task = _all_pairs(task, kind)
@@ -284,6 +322,8 @@ def complete(config: TrainConfig, problem: Problem) -> TrainConfig:
         raise ConfigError(f"data.frames is {frames}; learning steps needs at least 3")
     if data.split == "extrapolate" and not problem.hard_subsets:
         raise ConfigError(f"problem {problem.name!r} has no held-out subsets; use data.split=random")
+    if data.grading != 1.0 and frames < 3:
+        raise ConfigError(f"data.grading is {data.grading}; it needs at least 3 frames, there are {frames}")
     filled = {
         "resolution": data.resolution or problem.resolution,
         "frames": frames,
@@ -348,11 +388,15 @@ def resolve_config(
     chosen_by_user = merge(load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {})
     chosen = operator or chosen_by_user.get("operator", {}).get("name")
     chosen_problem = get_problem(problem, chosen_by_user.get("dim"))
+    data_free = (chosen_by_user.get("task") or {}).get("kind") == "trajectory"
     pretrained, rates = chosen_by_user.get("pretrained"), None
     if isinstance(pretrained, str):
         weights = find_pretrained(pretrained, chosen)
         chosen, rates = weights.operator, RATES.get(weights.operator)
-    recipe = chosen_problem.recipe(chosen)
+    if data_free:
+        recipe = data_free_recipe(chosen_problem, chosen, chosen_by_user.get("experts") is not None)
+    else:
+        recipe = chosen_problem.recipe(chosen)
     if isinstance(pretrained, str):
         recipe["operator"] = {"name": chosen}
         recipe["task"] = {**recipe.get("task", {}), **weights.task}

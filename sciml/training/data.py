@@ -255,6 +255,18 @@ def prepare(config: DataConfig, problem: Problem, device: str, progress: Progres
     return Split(inner.train, inner.validation, hard_parts(config, problem, device, progress))
 
 
+def prepare_held_out(config: DataConfig, problem: Problem, device: str, progress: Progress) -> Split:
+    """``prepare`` for training without data: the validation and test cases alone; the part ``train`` is empty."""
+    counts = {"validation": config.cases.validation, "test": config.cases.test}
+    file = _generated(config, problem, config.subset, sum(counts.values()), config.seed, device, progress)
+    labels = DatasetFile(file).subsets
+    parts = {
+        name: Part((file,), tuple(sorted(cases)), tuple(labels[case] for case in sorted(cases)))
+        for name, cases in split_cases(labels, counts, config.seed).items()
+    }
+    return Split(Part((file,), (), ()), parts["validation"], (parts["test"],))
+
+
 def hard_parts(config: DataConfig, problem: Problem, device: str, progress: Progress) -> tuple[Part, ...]:
     """The test parts of the split ``extrapolate``: ``cases.test`` cases shared among the problem's hard subsets.
 
@@ -289,6 +301,7 @@ def _generated(
 ) -> Path:
     problem_name = problem.name if problem.dim == problem.dims[0] else f"{problem.name}{problem.dim}d"
     spaced = f"-{config.interval:g}s" if config.interval else ""
+    spaced += f"-graded{config.grading:g}" if config.grading != 1.0 else ""
     shape = f"{cases}x{config.resolution}x{config.frames}{spaced}"
     name = f"{problem_name}-{subset}-{shape}-seed{seed}-v{GENERATOR_VERSION}.h5"
     file = Path(config.directory) / name
@@ -304,6 +317,7 @@ def _generated(
             resolution=config.resolution,
             frames=config.frames,
             interval=config.interval,
+            grading=config.grading,
             seed=seed,
             workers=config.workers or os.cpu_count() or 1,
             device=device,

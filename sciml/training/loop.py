@@ -81,7 +81,7 @@ class Trainer:
     Args:
         config: the run's configuration.
         surrogate: the model, already on the device.
-        task: module that computes the loss of a batch.
+        task: module that computes the loss of a batch; what its ``numbers()`` says, where it has that, is logged.
         sources: training batches, and those of the late part of training (longer windows; the same for a map).
         validate: errors of the model on the validation cases; ``nmse`` among them decides which is the best.
         directory: the run directory (``checkpoints/`` is written by the main process).
@@ -142,7 +142,7 @@ class Trainer:
     def batch(self, source: Source) -> Any:
         """This process's share of the batch of the current step."""
         indices = source.indices(self.config.batch_size, self.position.step, self.config.seed)
-        mine = indices[self.world.rank :: self.world.size]
+        mine = indices[self.world.data_rank :: self.world.data_size]
         return source.batch(mine).to(self.world.device)
 
     # ----------------------------------------------------------------------------------------------------- the loop
@@ -155,7 +155,11 @@ class Trainer:
         config, position = self.config, self.position
         self.surrogate.train()
         shown, note = 0.0, ""
-        with _stop_on_signal() as stop, self.progress.phase("train", 1.0):
+        with (
+            _stop_on_signal() as stop,
+            self.world.spreading_experts(self.task),
+            self.progress.phase("train", 1.0),
+        ):
             fraction, stopping = self.world.agree([self.fraction(), 0.0])
             while fraction < 1:
                 started = time.perf_counter()
@@ -193,7 +197,7 @@ class Trainer:
         config = self.config
         late = fraction >= config.task.unroll_from
         batch = self.batch(self.sources[1 if late else 0])
-        generator = step_generator(config.seed, self.position.step, self.world.rank)
+        generator = step_generator(config.seed, self.position.step, self.world.data_rank)
         for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
             group["lr"] = self.learning_rate(fraction, peak)
         with autocast(config.precision, self.world.device):
@@ -216,6 +220,8 @@ class Trainer:
                 f"{self.directory / 'checkpoints'}"
             )
         numbers = {"loss": float(loss), "gradient_norm": float(norm), "learning_rate": rate}
+        if hasattr(self.task, "numbers"):
+            numbers |= self.task.numbers()
         self.log({"step": self.position.step, **numbers})
 
     def _validate(self) -> None:

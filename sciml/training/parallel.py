@@ -1,4 +1,8 @@
-"""Data parallelism through torchrun: one process a device, gloo on CPUs and NCCL on GPUs."""
+"""Parallelism through torchrun: one process a device, gloo on CPUs and NCCL on GPUs.
+
+The processes form a mesh (data, expert): those of a row, the expert group, train on the same samples and share the
+experts of each; those of a column, one of each row, train on different samples.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from sciml.constraints.expert_parallel import Group
 from sciml.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True)
@@ -21,13 +30,55 @@ class World:
     rank: int
     size: int
     device: torch.device
+    mesh: DeviceMesh | None = None
+    """Axes ``data`` and ``expert``; None: the experts of a sample stay on one process."""
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def experts(self) -> int:
+        """Processes that share the experts of a sample."""
+        return 1 if self.mesh is None else self.mesh["expert"].size()
+
+    @property
+    def data_size(self) -> int:
+        """Processes, or expert groups, that a batch is divided among."""
+        return self.size // self.experts
+
+    @property
+    def data_rank(self) -> int:
+        """Which part of a batch is this process's: the same in all of an expert group."""
+        return self.rank // self.experts
+
+    @contextmanager
+    def spreading_experts(self, model: nn.Module) -> Iterator[None]:
+        """Inside the block the layers of the model with experts solve them together with the other processes of the
+        expert group, so every process of it must call the model alike; outside, alone.
+
+        A layer with experts has an attribute ``expert_group``. Raises ``ConfigError`` if there is none to spread.
+        """
+        if self.mesh is None:
+            yield
+            return
+        layers = [module for module in model.modules() if hasattr(module, "expert_group")]
+        if not layers:
+            raise ConfigError(
+                f"parallel.expert is {self.experts}, but the model has no layer with experts (the constraint "
+                "mixture-of-experts is one); leave parallel.expert out: more processes then share the batch"
+            )
+        group: Group = self.mesh.get_group("expert")
+        try:
+            for layer in layers:
+                layer.expert_group = group
+            yield
+        finally:
+            for layer in layers:
+                layer.expert_group = None
+
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, with gradients averaged over the processes."""
+        """The module, with gradients averaged over the processes (those of an expert group have the same ones)."""
         if self.size == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -65,15 +116,16 @@ class World:
 
 
 @contextmanager
-def world(device: str = "auto") -> Iterator[World]:
-    """Join the processes that ``torchrun`` started, or be alone.
+def world(device: str = "auto", expert: int = 1) -> Iterator[World]:
+    """Join the processes that ``torchrun`` started, or be alone. ``expert``: how many share the experts of a sample.
 
-    Raises ``ConfigError`` for a device that is not there.
+    Raises ``ConfigError`` for a device that is not there, or a number of processes that ``expert`` does not divide.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device 'cuda' was asked for, but torch sees no CUDA device; use --device cpu or auto")
     kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    check_mesh(size, expert)
     if size == 1:
         yield World(0, 1, torch.device(kind, 0) if kind == "cuda" else torch.device(kind))
         return
@@ -83,6 +135,22 @@ def world(device: str = "auto") -> Iterator[World]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), chosen)
+        mesh = None
+        if expert > 1:
+            from torch.distributed.device_mesh import init_device_mesh
+
+            # Ranks count along the last axis first: an expert group, which talks most, is on one node.
+            mesh = init_device_mesh(kind, (size // expert, expert), mesh_dim_names=("data", "expert"))
+        yield World(dist.get_rank(), size, chosen, mesh)
     finally:
         dist.destroy_process_group()
+
+
+def check_mesh(size: int, expert: int) -> None:
+    """Raise ``ConfigError`` unless so many processes make whole expert groups."""
+    if size % expert:
+        fits = max(1, size // expert) * expert
+        raise ConfigError(
+            f"parallel.expert is {expert}, but there {'is 1 process' if size == 1 else f'are {size} processes'}; "
+            f"start a multiple of {expert}, e.g. torchrun --nproc-per-node {fits} -m sciml train ..., or change it"
+        )

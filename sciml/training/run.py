@@ -26,8 +26,8 @@ from sciml.operators import Operator
 from sciml.problems import get_problem
 from sciml.problems.base import Problem
 from sciml.progress import Progress
-from sciml.surrogate import Surrogate, load
-from sciml.training import evaluation, map_evaluation, obedience
+from sciml.surrogate import Surrogate, TrajectorySurrogate, load
+from sciml.training import evaluation, map_evaluation, obedience, trajectory, trajectory_evaluation
 from sciml.training.build import build_constraints, build_operator, build_surrogate, count_parameters
 from sciml.training.checkpoint import checkpoints, load_checkpoint
 from sciml.training.config import TrainConfig, complete, make_config
@@ -40,6 +40,7 @@ from sciml.training.data import (
     check_files,
     hard_parts,
     prepare,
+    prepare_held_out,
     trajectories,
     whole,
 )
@@ -90,17 +91,22 @@ def train(
     config = complete(config, problem)
     with world(config.device, config.parallel.expert) as here, threads(config.threads):
         progress = progress if here.is_main else Progress()
-        operator = build_operator(config, problem)  # before the data: a wrong key is better met at once
-        build_constraints(config, problem)
+        # Before the data: a wrong key is better met at once.
+        model: Operator | TrajectorySurrogate
+        if config.task.kind == "trajectory":
+            model = trajectory.build_trajectory_surrogate(config, problem)
+        else:
+            model = build_operator(config, problem)
+            build_constraints(config, problem)
         with here.main_first():
             root = Path("runs") / config.problem / config.operator.name
             directory, found = run_directory(config, root, out, resume, read_config, FREE_TO_CHANGE)
             if here.is_main:
                 open_run(directory, config, found, progress)
             started = time.perf_counter()
-            split = prepare(config.data, problem, here.device.type, progress)
+            split = _prepared(config, problem, here.device.type, progress)
             seconds = {"generate": time.perf_counter() - started}
-        trainer = _trainer(config, problem, operator, split, directory, here, progress)
+        trainer = _trainer(config, problem, model, split, directory, here, progress)
         if found is not None:
             trainer.load_state_dict(load_checkpoint(found))
             progress.message(f"resuming {directory} at step {trainer.position.step}")
@@ -143,7 +149,7 @@ def evaluate_run(
     surrogate = load(run)
     problem = surrogate.problem
     progress = progress or Progress()
-    own = prepare(config.data, problem, "cpu", progress)
+    own = _prepared(config, problem, "cpu", progress)
     if data:
         files = [Path(file) for file in data]
         check_files(files, problem)
@@ -160,24 +166,39 @@ def evaluate_run(
     return evaluate_parts(surrogate, own.train, test)
 
 
+def _prepared(config: TrainConfig, problem: Problem, device: str, progress: Progress) -> Split:
+    """The run's cases: all three parts, or of training without data those that it is judged by."""
+    find = prepare_held_out if config.task.kind == "trajectory" else prepare
+    return find(config.data, problem, device, progress)
+
+
 def _trainer(
     config: TrainConfig,
     problem: Problem,
-    operator: Operator,
+    model: Operator | TrajectorySurrogate,
     split: Split,
     directory: Path,
     here: World,
     progress: Progress,
 ) -> Trainer:
-    surrogate = build_surrogate(config, problem, operator, split.train).to(here.device)
-    sources, objective = learning(config, surrogate, split.train)
+    surrogate: Surrogate | TrajectorySurrogate
+    objective: nn.Module
+    cases = f"{len(split.train.cases)} training cases"
+    if isinstance(model, TrajectorySurrogate):
+        surrogate, cases = model.to(here.device), "without data"
+        source = trajectory.source_of(config, problem)
+        sources, objective = (source, source), trajectory.ResidualLoss(surrogate)
+        validate = _trajectory_validation(surrogate, split.validation)
+    else:
+        surrogate = build_surrogate(config, problem, model, split.train).to(here.device)
+        sources, objective = learning(config, surrogate, split.train)
+        validate = _validation(surrogate, split.validation)
     log = MetricsLog(directory, config.tensorboard) if here.is_main else silent
     count = count_parameters(surrogate.operator)
     progress.message(
         f"{config.operator.name} with {count:,} parameters on {here.device.type}"
-        f"{f' x {here.size}' if here.size > 1 else ''}; {len(split.train.cases)} training cases"
+        f"{f' x {here.size}' if here.size > 1 else ''}; {cases}"
     )
-    validate = _validation(surrogate, split.validation)
     return Trainer(config, surrogate, objective, sources, validate, directory, here, log, progress)
 
 
@@ -222,15 +243,29 @@ def _validation(surrogate: Surrogate, part: Part) -> Callable[[Surrogate], dict[
     return judge_steps
 
 
+def _trajectory_validation(
+    surrogate: TrajectorySurrogate, part: Part
+) -> Callable[[TrajectorySurrogate], dict[str, float]]:
+    """The errors of a surrogate of whole trajectories on the validation cases, which stay in memory."""
+    solutions = trajectory_evaluation.read_solutions(surrogate, [part])
+    return lambda model: trajectory_evaluation.judge(model, solutions)
+
+
 def silent(values: dict[str, Any]) -> None:
     """Only the main process logs."""
 
 
 def evaluate_parts(
-    surrogate: Surrogate, train: Part, test: Sequence[Part], directory: Path | None = None
+    surrogate: Surrogate | TrajectorySurrogate, train: Part, test: Sequence[Part], directory: Path | None = None
 ) -> dict[str, Any]:
     """The ``test`` entry of ``summary.json`` for parts of a split; with a directory also its ``predictions.npz``."""
     fields = list(surrogate.fields)
+    if isinstance(surrogate, TrajectorySurrogate):
+        solutions = trajectory_evaluation.read_solutions(surrogate, test)
+        summary, solved = trajectory_evaluation.evaluate(surrogate, solutions)
+        if directory is not None:
+            trajectory_evaluation.save_predictions(directory / "predictions.npz", surrogate, solved, solutions)
+        return summary
     if surrogate.kind == "map":
         known, *parts = (MapCases(part, list(surrogate.inputs), fields).all() for part in (train, *test))
         pairs = map_evaluation.concatenate(parts)

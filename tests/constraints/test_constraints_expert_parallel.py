@@ -379,7 +379,8 @@ from sciml.training import train
 from sciml.training.config import resolve_config
 torch.set_num_threads(1)
 overrides = ["task.kind=trajectory", "budget.steps=3", "experts.bases=4", "experts.tiles=[2,2]", "data.resolution=16",
-    "data.cases={train: 8, validation: 1, test: 1}", "operator.n_modes=[3,3]", "operator.hidden_channels=4", "device=cpu"]
+    "data.cases={train: 8, validation: 1, test: 1}", "operator.n_modes=[3,3]", "operator.hidden_channels=4",
+    "device=cpu"]
 train(resolve_config("darcy", "fno", overrides=[*overrides, f"data.directory={sys.argv[1]}/data", *sys.argv[2:]]),
     f"{sys.argv[1]}/{len(sys.argv)}")
 """

@@ -106,6 +106,9 @@ class CavityOnTiles(Equation):
         cross = (north - 2 * here + south) / hy**2 - (east - 2 * here + west) / hx**2
         return scale * (normal + cross - values[18])
 
+    def quantities(self, axis: int) -> int:
+        return 4
+
     def traces(self, field: Tensor, axis: int, positions: Sequence[int]) -> Tensor:
         """Stream function and vorticity, each with its normal derivative: the equation is of fourth order."""
         unit = self.lengths.amin(1)

@@ -81,6 +81,10 @@ class Equation(ABC):
         the first.
         """
 
+    def quantities(self, axis: int) -> int:
+        """How many quantities ``traces`` gives at a face of an axis: value and flux, unless a subclass says more."""
+        return 2
+
     def conditions(self, field: Tensor, *, homogeneous: bool) -> tuple[Tensor, Tensor] | None:
         """Boundary conditions: linear rows ``(B, C, L)`` that should be 0, of order 1, and where they belong.
 

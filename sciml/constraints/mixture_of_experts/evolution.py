@@ -79,6 +79,9 @@ class EvolutionEquation(Equation):
             return (chosen / column(self.scale, field.ndim)).unsqueeze(2)
         return self.space_traces(field[:, :, 1:], axis, positions)
 
+    def quantities(self, axis: int) -> int:
+        return 1 if axis == 0 else 2
+
     def space_traces(self, field: Tensor, axis: int, positions: Sequence[int]) -> Tensor:
         """Value and diffusive flux D du/dn of fields ``(B, C, T - 1, *grid)``, in units of ``scale`` and of what
         carries the unit through the box in the whole time, scale * length / duration."""

@@ -9,6 +9,7 @@ here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -32,9 +33,10 @@ from sciml.constraints.mixture_of_experts.tilings import Tiling, tiling_of
 from sciml.errors import ConfigError, DataError, did_you_mean
 
 Mode = Literal["coupled", "overlap", "independent"]
-FACES_PER_FUNCTION = 1
-"""Faces at which two tiles agree, for each basis field: as each face has two quantities or more, there are at least twice
-as many equations as differences of weights."""
+DAMPING = 1e-8
+"""First damping: the equations are nearly linear in the weights, and more of it doubles the iterations."""
+EQUATIONS_PER_WEIGHT = 2
+"""Equations at the faces between two tiles for each difference of their weights: more cost time and change little."""
 
 
 class MixtureOfExpertsConstraint(nn.Module):
@@ -53,7 +55,7 @@ class MixtureOfExpertsConstraint(nn.Module):
         samples: rows that each expert is solved on, drawn at random; None: all.
         seed: of the draw.
         ridge: of the weights, in units of the mean square residual.
-        options, gradient, on_failure: of ``least_squares``.
+        options, gradient, on_failure: of ``least_squares``; options None: its own with less damping at first.
 
     ``expert_group``: ranks that share the experts of every case (``expert_parallel``), all of
     which have the same basis and call the layer alike; None: this process solves all. Training sets it
@@ -94,7 +96,7 @@ class MixtureOfExpertsConstraint(nn.Module):
         self.tiles = None if tiles is None else tuple(tiles)
         self.tiling, self.overlap, self.samples, self.seed = tiling, overlap, samples, seed
         self.interface_weight, self.condition_weight, self.ridge = interface_weight, condition_weight, ridge
-        self.solver = options if options is not None else Options()
+        self.solver = options if options is not None else Options(damping=DAMPING)
         self.gradient, self.on_failure = gradient, on_failure
         self.report: ExpertReport | None = None
         self.expert_group: Group = None
@@ -165,7 +167,9 @@ class MixtureOfExpertsConstraint(nn.Module):
     def _tiling(self, equation: Equation, functions: int) -> Tiling:
         tiles = (1,) * len(equation.row_shape) if self.tiles is None else self.tiles
         overlap = self.overlap if self.tiling == "overlap" else 0
-        return tiling_of(equation.row_shape, tiles, equation.periodic, overlap, FACES_PER_FUNCTION * functions)
+        axes = range(len(equation.row_shape))
+        faces = tuple(math.ceil(EQUATIONS_PER_WEIGHT * functions / equation.quantities(axis)) for axis in axes)
+        return tiling_of(equation.row_shape, tiles, equation.periodic, overlap, faces)
 
     def _problem(
         self,
@@ -281,12 +285,10 @@ def value_jumps(equation: Equation, agreement: Tensor, tiling: Tiling, weights: 
     largest = weights.new_zeros(len(weights))
     start = 0
     for interface in tiling.interfaces:
-        # Quantities lie one after another, the value first; there are as many as fit the rows of this interface.
-        faces = len(interface.low)
-        quantities = equation.traces(equation.offset.unsqueeze(1), interface.axis, interface.positions).shape[2]
+        faces = len(interface.low)  # of each quantity, one after another, the value first
         values = differences[:, start : start + faces] / interface.share.sqrt().to(weights)
         largest = torch.maximum(largest, values.amax(1))
-        start += quantities * faces
+        start += equation.quantities(interface.axis) * faces
     return largest
 
 

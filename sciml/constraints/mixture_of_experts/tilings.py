@@ -59,12 +59,16 @@ class Tiling:
 
 @lru_cache(maxsize=16)
 def tiling_of(
-    row_shape: tuple[int, ...], tiles: tuple[int, ...], periodic: tuple[bool, ...], overlap: int = 0, faces: int = 64
+    row_shape: tuple[int, ...],
+    tiles: tuple[int, ...],
+    periodic: tuple[bool, ...],
+    overlap: int = 0,
+    faces: tuple[int, ...] | None = None,
 ) -> Tiling:
     """The tiling of a grid.
 
-    ``overlap``: rows that a tile reaches into each neighbour; ``faces``: how many faces, spread at random (always the
-    same), two neighbours have to agree at, for each plane of them.
+    ``overlap``: rows that a tile reaches into each neighbour; ``faces``: at how many faces of a plane normal to each
+    axis two neighbours have to agree, spread at random (always the same ones); None: at all.
 
     Raises ``ConfigError`` for counts that do not belong to the axes, more tiles than rows, or an overlap that reaches
     through a whole neighbour.
@@ -165,12 +169,13 @@ def _interfaces(
     tiles: tuple[int, ...],
     periodic: tuple[bool, ...],
     overlap: int,
-    faces: int,
+    faces: tuple[int, ...] | None,
 ) -> tuple[Interface, ...]:
     owner = _owner(edges, shape, tiles)
     generator = torch.Generator().manual_seed(0)
     result = []
     for axis, (n, k) in enumerate(zip(shape, tiles, strict=True)):
+        most = None if faces is None else faces[axis]
         boundaries = edges[axis][(0 if periodic[axis] else 1) : -1] if k > 1 else []
         moved = owner.movedim(axis, 0)
         positions: list[int] = []
@@ -183,7 +188,7 @@ def _interfaces(
                 positions.append(plane % n if periodic[axis] else plane)
                 for low, high in pairs.unique(dim=0).tolist():
                     found = ((below == low) & (above == high)).nonzero().flatten()
-                    chosen = found[torch.randperm(len(found), generator=generator)[:faces]].sort().values
+                    chosen = found[torch.randperm(len(found), generator=generator)[:most]].sort().values
                     whole = torch.ones_like(chosen)
                     share = torch.full(chosen.shape, 1 / len(chosen), dtype=torch.float64)
                     parts.append((start + chosen, low * whole, high * whole, share))

@@ -66,6 +66,9 @@ class VorticityOnTiles(EvolutionEquation):
         scale, source = coefficients
         return scale * (linear + 0.5 * (u0 * x0 + v0 * y0 + u1 * x1 + v1 * y1) - source)
 
+    def quantities(self, axis: int) -> int:
+        return 1 if axis == 0 else 4
+
     def space_traces(self, field: Tensor, axis: int, positions: Sequence[int]) -> Tensor:
         vorticity = super().space_traces(field, axis, positions)
         velocity = self._velocity(self.box.forward(field.flatten(1, 2)))
