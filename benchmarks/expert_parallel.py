@@ -3,12 +3,12 @@
 python benchmarks/expert_parallel.py [--short]
 
 Two gloo processes of one thread each; the one rank is the first of them, while the second waits. ``solve``: least
-squares alone, -u'' + 10 u^3 = f on (0, 1) in K strips with their own tanh functions, the terms given: independent strips
-as in PI-HC-MoE, and coupled ones (value and slope agree). ``layer``: all of ``MixtureOfExpertsConstraint`` on Burgers'
-equation, from basis fields that both ranks have; ``layer, backward``: with the gradient of the basis. Strong scaling:
-the same K = 16 on one rank and on two; weak: K = 8 on one, 16 on two. Rounds alternate between one rank and two; the
-least time of each counts. Wall-clock is what counts on an idle machine; the ratio of CPU seconds (the busiest rank's) is
-what other load disturbs less, and leaves out the waiting for messages.
+squares alone, -u'' + 10 u^3 = f on (0, 1) in K strips with their own tanh functions, the terms given: independent
+strips as in PI-HC-MoE, and coupled ones (value and slope agree). ``layer``: all of ``MixtureOfExpertsConstraint`` on
+Burgers' equation, from basis fields that both ranks have; ``layer, backward``: with the gradient of the basis. Strong
+scaling: the same K = 16 on one rank and on two; weak: K = 8 on one, 16 on two. Rounds alternate between one rank and
+two; the least time of each counts. Wall-clock is what counts on an idle machine; the ratio of CPU seconds (the busiest
+rank's) is what other load disturbs less, and leaves out the waiting for messages.
 
 Gate: two ranks at least 1.6 times faster for the solve at K = 16, in the largest size, on two idle cores.
 """

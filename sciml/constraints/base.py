@@ -24,21 +24,21 @@ class Context:
         boundaries: name of a field -> side (``x_low`` ...) -> its condition. Of a velocity those of
             ``sciml.physics.boundary`` (``Wall``, ``Inlet`` ...), of other fields ``Dirichlet``, ``Neumann``, ``Robin``
             or ``Periodic``.
-        corners: axes in the order in which their sides own the corners where values of two sides disagree (``"x"``).
         fluid: where there is fluid, ``(1 or B, *grid)`` bool; None: everywhere.
         before: the field one step earlier, ``(B, C, *grid)``, and ``interval (B,)`` the step in seconds, for
             constraints on what changes.
         parameters: the problem's parameters, ``(B,)`` each.
+        corners: axes in the order in which their sides own the corners where values of two sides disagree (``"x"``).
     """
 
     grid: Grid
     channels: Mapping[str, slice] = field(default_factory=dict)
     boundaries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    corners: str = ""
     fluid: Tensor | None = None
     before: Tensor | None = None
     interval: Tensor | None = None
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    corners: str = ""
 
     def slice_of(self, name: str) -> slice:
         """The channels of a field. Raises ``ConfigError`` if there is no such field."""

@@ -1,4 +1,4 @@
-"""Equations of the mixture of experts: their rows are the problem's residual, and experts find the solver's solution."""
+"""Equations of the mixture of experts: rows are the residual of the problem, experts find its solution."""
 
 import math
 from functools import lru_cache

@@ -75,7 +75,7 @@ class Reaction(Equation):
 
 
 def test_a_small_residual_is_a_solution_only_where_tiles_know_their_neighbours() -> None:
-    equation = Reaction(4096, 64, 30.0)
+    equation = Reaction(1024, 64, 30.0)
     error, layer = equation.solve(1, "coupled")
     assert error < 1e-7 and float(layer.report.sampled) < 1e-4
     for experts in (4, 16):
@@ -84,9 +84,9 @@ def test_a_small_residual_is_a_solution_only_where_tiles_know_their_neighbours()
         assert layer.report.failed.shape == (1, experts)
         error, layer = equation.solve(experts, "coupled")
         assert error < 1e-7 and float(layer.report.jump) < 1e-8
-    error, layer = equation.solve(4, "overlap", overlap=64)
+    error, layer = equation.solve(4, "overlap", overlap=16)
     assert error < 1e-5 and float(layer.report.jump) < 1e-6
-    error, _ = Reaction(4096, 32, 15.0).solve(4, "coupled")
+    error, _ = Reaction(1024, 32, 15.0).solve(4, "coupled")
     assert error < 1e-5
 
 
@@ -137,14 +137,14 @@ def test_gradients_of_a_float32_basis_train_it() -> None:
     basis = front_basis(equation, 4).float().requires_grad_()
     optimizer = torch.optim.Adam([basis], 0.02)
     losses = []
-    for _ in range(15):
+    for _ in range(10):
         loss = layer.residual(layer(basis, equation), equation).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     assert basis.grad.dtype == torch.float32
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_cases_are_solved_by_themselves() -> None:

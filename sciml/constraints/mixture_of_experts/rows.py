@@ -23,7 +23,7 @@ def gather(term: Tensor, rows: Tensor, axes: int) -> Tensor:
 
 
 def gather_terms(term: Tensor, rows: Tensor, axes: int) -> Tensor:
-    """Terms of basis fields ``(B, N, *row_shape)`` at ``rows (K, M)``, as least squares wants them: ``(B, K, M, N)``."""
+    """Terms of basis fields ``(B, N, *row_shape)`` at ``rows (K, M)``, as least squares wants it: ``(B, K, M, N)``."""
     points = term.flatten(-axes).transpose(1, 2)
     return points.index_select(1, rows.flatten().to(term.device)).unflatten(1, rows.shape)
 
