@@ -58,15 +58,27 @@ def check_constraints(
 ) -> None:
     """Raise ``ConfigError`` for constraints that cannot be imposed on these fields of the problem.
 
-    Those with nothing to act on; and, found by imposing them on one case at rest, those that need what the problem does
-    not declare.
+    Those with nothing to act on, that true fields of the problem do not obey, that need what it does not declare,
+    or that leave every field as it is; the latter are found by imposing them on one field of noise.
     """
     check_applies(imposed, problem, fields)
+    for each in imposed:
+        if each.constraint.name == "divergence-free" and not problem.divergence_free:
+            raise ConfigError(
+                f"the velocity of problem {problem.name!r} is not divergence-free: leave the constraint out"
+            )
     sample = problem.sample(1, seed=0, resolution=min(grid))
     now = {name: value[:, 0] if value.ndim == 2 else value for name, value in sample.parameters.items()}
-    rest = torch.zeros(1, sum(field.components for field in fields.values()), *grid)
-    context = problem_context(problem, fields, now, grid, rest, torch.full((1,), problem.frame_interval))
-    impose([each.constraint for each in imposed], rest, context)
+    shape = (1, sum(field.components for field in fields.values()), *grid)
+    before, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    context = problem_context(problem, fields, now, grid, before, torch.full((1,), problem.frame_interval))
+    for each in imposed:
+        if torch.equal(each.constraint(noise, context), noise):
+            raise ConfigError(
+                f"the constraint {each.constraint.name!r} leaves every field of problem {problem.name!r} as it is (all "
+                "sides are periodic, say): leave it out"
+            )
+    impose([each.constraint for each in imposed], noise, context)
 
 
 def check_applies(imposed: Sequence[Imposed], problem: Problem, fields: Mapping[str, Any]) -> None:

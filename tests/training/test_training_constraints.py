@@ -117,14 +117,45 @@ def test_mistakes_are_met_before_the_data(constraints, message):
         build_constraints(tiny_run_config(values), get_problem("cavity"))
 
 
+@pytest.mark.parametrize(
+    "problem, name, message",
+    [
+        ("burgers", "divergence-free", "velocity of problem 'burgers' is not divergence-free"),
+        ("periodic_flow", "boundary-values", "leaves every field .* as it is"),
+        ("tube", "conservation", "needs the option 'totals'"),
+    ],
+)
+def test_constraints_that_make_no_sense(problem, name, message):
+    config = tiny_run_config({"problem": problem, "dim": 2, "constraints": [{"name": name}]})
+    with pytest.raises(ConfigError, match=message):
+        build_constraints(config, get_problem(problem, 2))
+
+
+@pytest.mark.parametrize(
+    "problem, constraint",
+    [
+        ("tube", {"name": "divergence-free"}),
+        ("tube", {"name": "boundary-values", "components": "tangential", "gap": 8}),
+        ("periodic_flow", {"name": "divergence-free", "method": "spectral"}),
+        ("burgers", {"name": "conservation", "totals": "velocity"}),
+        ("darcy", {"name": "boundary-values"}),
+        ("diffusion_sorption", {"name": "boundary-values"}),
+    ],
+)
+def test_constraints_of_other_problems(problem, constraint):
+    config = tiny_run_config({"problem": problem, "constraints": [constraint]})
+    (imposed,) = build_constraints(config, get_problem(problem))
+    assert imposed.constraint.name == constraint["name"]
+
+
 def test_nothing_to_act_on():
     config = tiny_run_config({"problem": "diffusion_sorption", "constraints": [{"name": "divergence-free"}]})
-    with pytest.raises(ConfigError, match="'divergence-free' has nothing to act on .*concentration"):
+    with pytest.raises(ConfigError, match=r"'divergence-free' has nothing to act on .*concentration"):
         build_constraints(config, get_problem("diffusion_sorption"))
 
 
 def test_when_is_checked_in_code():
-    with pytest.raises(ConfigError, match="when='always'"):
+    with pytest.raises(ConfigError, match=r"when='always'"):
         Imposed(create_constraint("divergence-free"), "always")  # type: ignore[arg-type]
 
 
