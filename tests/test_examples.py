@@ -50,6 +50,11 @@ def test_constrain_a_network(capsys):
     assert "constrained" in capsys.readouterr().out
 
 
+def test_solve_without_data(tmp_path, capsys):
+    assert load("solve_without_data").main(tmp_path, steps=20) < 0.5
+    assert "20 steps without data" in capsys.readouterr().out
+
+
 def test_gallery(tmp_path, monkeypatch):
     """Every problem is drawn; the quick ones are enough here."""
     gallery = load("gallery")
