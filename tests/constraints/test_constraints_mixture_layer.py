@@ -4,11 +4,13 @@ import math
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from sciml.constraints.mixture_of_experts import Equation, MixtureOfExpertsConstraint
+from sciml.constraints.mixture_of_experts.layer import nearest_weights
 from sciml.constraints.mixture_of_experts.tilings import tiling_of
 from sciml.errors import ConfigError, DataError
 from sciml.problems import get_problem
@@ -254,3 +256,38 @@ def test_overlapping_tiles_blend_to_one(periodic: bool) -> None:
         outside = torch.ones(240, dtype=torch.bool)
         outside[rows[valid]] = False
         assert float(tiling.blend[outside, tile].abs().sum()) == 0  # no expert speaks where it was not solved
+
+
+def test_the_search_starts_at_the_weights_nearest_to_the_guess() -> None:
+    equation = sorption()
+    basis = equation.lift(front_basis(equation, 5))
+    found = nearest_weights(basis, equation)
+    wanted = (equation.inlet[:, None, None] - equation.offset).flatten(1)
+    for case in range(equation.batch):
+        columns = basis[case].flatten(1).T.numpy()
+        expected = np.linalg.lstsq(columns, wanted[case].numpy(), rcond=None)[0]
+        np.testing.assert_allclose(found[case].numpy(), expected, rtol=1e-8)
+    equation.guess = None
+    assert not nearest_weights(basis, equation).any()
+
+
+@pytest.mark.parametrize("tiling", ["coupled", "overlap"])
+def test_columns_that_start_nearly_empty_are_solved(tiling) -> None:
+    """At small concentrations R is steep."""
+    problem = get_problem("diffusion_sorption")
+    parameters = {"initial": [0.01, 0.05, 0.0699, 0.0759, 0.0766]}
+    times = 500 * torch.linspace(0, 1, 13, dtype=DOUBLE) ** 2
+    equation = problem.equation(parameters, 32, times)
+    truth = problem.solve(parameters, 32, times, dtype=DOUBLE)["concentration"][:, :, 0]
+    generator = torch.Generator().manual_seed(1)
+    time = (torch.arange(13) / 12)[:, None]
+    place = (torch.arange(32) + 0.5) / 32
+    waves = [torch.exp(-place / (0.05 + 0.1 * k)) * time**m for k in range(6) for m in range(3)]
+    basis = torch.stack(waves).double().expand(5, -1, -1, -1)
+    solution = ((truth - equation.offset) / equation.inlet[:, None, None]).unsqueeze(1)
+    noise = 0.05 * torch.randn(5, 4, 13, 32, generator=generator, dtype=DOUBLE)
+    layer = MixtureOfExpertsConstraint((1, 2), tiling=tiling)
+    field = layer(torch.cat([basis, solution, noise], 1), equation)
+    error = (field - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+    assert not layer.report.failed.any()
+    assert float(error.max()) < 0.02

@@ -33,6 +33,7 @@ class Equation(ABC):
         scale: the unit of the field, ``(B,)``.
         offset: the part of the field that is known, ``(B, *shape)``.
         coefficients: what ``function`` needs beside the terms, broadcastable to ``(B, *row_shape)``.
+        guess: a field ``(B, *shape)`` that weights are searched from; None: the offset.
         conditions_in_rows: whether the residual rows next to a boundary contain its condition. Then condition rows are
             imposed on independent tiles only, which would know nothing of the boundary otherwise.
     """
@@ -46,6 +47,7 @@ class Equation(ABC):
     scale: Tensor
     offset: Tensor
     coefficients: tuple[Tensor, ...] = ()
+    guess: Tensor | None = None
 
     @property
     def batch(self) -> int:

@@ -120,11 +120,12 @@ class MixtureOfExpertsConstraint(nn.Module):
         agreement = agreement_rows(equation, neighbours, tiling)
         problem = self._problem(equation, tiling, lifted, terms, known, agreement, rows, valid)
         how = {"options": self.solver, "gradient": self.gradient, "on_failure": self.on_failure}
+        near = nearest_weights(lifted.detach(), equation)
         if self.tiling == "independent":
-            start = lifted.new_zeros(problem.shape[0], problem.shape[3])
+            start = near.repeat_interleave(problem.shape[0] // equation.batch, 0)
             solution = least_squares_of_shares(problem, start, tiles=tiling.count, group=self.expert_group, **how)
         else:
-            solution = least_squares(problem, self._start(problem), **how)
+            solution = least_squares(problem, self._start(problem, near), **how)
         weights = solution.weights.reshape(equation.batch, tiling.count, -1)
         field = equation.offset + blended(lifted, weights, equation, tiling)
         with torch.no_grad():
@@ -137,13 +138,13 @@ class MixtureOfExpertsConstraint(nn.Module):
         """Root mean square ``(B,)`` of the residual rows of a field ``(B, *shape)``, which are of order 1."""
         return equation.rows(field.double()).flatten(1).square().mean(1).sqrt()
 
-    def _start(self, problem: PointwiseProblem) -> Tensor:
-        """First weights of all tiles: those of one expert for all rows, which satisfies all agreement; else 0.
+    def _start(self, problem: PointwiseProblem, start: Tensor) -> Tensor:
+        """First weights of all tiles: those of one expert for all rows, found from ``start (B, N)``.
 
-        From 0 the stiff agreement holds many coupled tiles back: each step can move them little.
+        They satisfy all agreement. From others the stiff agreement holds many coupled tiles back: each step can move
+        them little.
         """
-        items, experts, _, functions = problem.shape
-        start = problem.parameters[0].new_zeros(items, functions)
+        _, experts, _, functions = problem.shape
         if experts == 1:
             return start
         tensors = [tensor.detach() for tensor in problem.parameters]
@@ -277,6 +278,16 @@ def blended(lifted: Tensor, weights: Tensor, equation: Equation, tiling: Tiling)
     else:
         local = tiling.blend[numbers.flatten()].to(weights) @ weights
     return (lifted.flatten(2) * local.transpose(1, 2)).sum(1).unflatten(1, equation.shape)
+
+
+def nearest_weights(lifted: Tensor, equation: Equation) -> Tensor:
+    """The weights ``(B, N)`` of ``lifted (B, N, *shape)`` that come nearest to the equation's first guess."""
+    guess = equation.guess
+    if guess is None:
+        return lifted.new_zeros(lifted.shape[:2])
+    columns = lifted.flatten(2).transpose(1, 2)
+    wanted = (guess - equation.offset).flatten(1).unsqueeze(2)
+    return torch.linalg.lstsq(columns, wanted).solution.squeeze(2)
 
 
 def value_jumps(equation: Equation, agreement: Tensor, tiling: Tiling, weights: Tensor) -> Tensor:
