@@ -101,9 +101,7 @@ def main() -> None:
                         unconstrained_steps = steps
                     else:
                         free = with_constraints(load(Path(folder) / "none"), names)
-                        rows.append(
-                            row(operator, seed, f"{imposed}, afterwards", unconstrained_steps, free, data)
-                        )
+                        rows.append(row(operator, seed, f"{imposed}, afterwards", unconstrained_steps, free, data))
                         imposed = f"{imposed}, in training too"
                     rows.append(row(operator, seed, imposed, steps, load(result.directory), data))
     report(

@@ -173,8 +173,8 @@ class TestExitCodes:
 
     def test_ctrl_c(self):
         code = (
-            "import os, signal, sciml.cli.info\n"
-            "sciml.cli.info.describe = lambda path: os.kill(os.getpid(), signal.SIGINT)"
+            "import signal, sciml.cli.info\n"
+            "sciml.cli.info.describe = lambda path: signal.raise_signal(signal.SIGINT)"
         )
         result = in_process("info", ".", code=code)
         assert result.returncode == 130 and result.stderr == "interrupted\n" and result.stdout == ""
