@@ -12,6 +12,7 @@ from sciml.operators import Operator
 from sciml.problems import get_problem
 from sciml.surrogate.constraining import Imposed
 from sciml.surrogate.normaliser import Normaliser
+from sciml.surrogate.on_disk import write
 from sciml.surrogate.surrogate import Surrogate, cells
 from sciml.surrogate.trajectory import TrajectorySurrogate
 from sciml.surrogate.trajectory_storage import from_config
@@ -20,16 +21,9 @@ from sciml.version import __version__
 
 def save(surrogate: Surrogate, directory: Path | str) -> Path:
     """Write ``surrogate.json``, the operator's two files and the model card ``README.md``; return the directory."""
-    directory = Path(directory)
     config = {
-        "sciml_version": __version__,
-        "problem": surrogate.problem.name,
-        "dim": surrogate.problem.dim,
-        "kind": surrogate.kind,
         "inputs": list(surrogate.inputs) if surrogate.kind == "map" else [],
         "points": surrogate.points,
-        "fields": {name: {"components": f.components, "unit": f.unit} for name, f in surrogate.fields.items()},
-        "parameters": {parameter.name: parameter.unit for parameter in surrogate.problem.parameters},
         "history": surrogate.history,
         "target": surrogate.target,
         "interval": surrogate.interval,
@@ -38,13 +32,8 @@ def save(surrogate: Surrogate, directory: Path | str) -> Path:
         "grid": surrogate.grid,
         "constraints": [imposed.as_dict() for imposed in surrogate.imposed],
         "normaliser": surrogate.normaliser.as_dict(),
-        "ranges": surrogate.ranges,
-        "provenance": surrogate.provenance,
     }
-    surrogate.operator.save_pretrained(directory)
-    (directory / "surrogate.json").write_text(json.dumps(config, indent=2) + "\n")
-    (directory / "README.md").write_text(model_card(surrogate))
-    return directory
+    return write(surrogate, config, model_card(surrogate), directory)
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate | TrajectorySurrogate:

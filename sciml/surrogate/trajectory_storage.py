@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sciml.operators import Operator
 from sciml.problems import get_problem
+from sciml.surrogate.on_disk import write
 from sciml.surrogate.trajectory import TrajectorySurrogate
-from sciml.version import __version__
 
 
 def save(surrogate: TrajectorySurrogate, directory: Path | str) -> Path:
     """Write ``surrogate.json``, the operator's two files and the model card ``README.md``; return the directory."""
-    directory = Path(directory)
     config = {
-        "sciml_version": __version__,
-        "problem": surrogate.problem.name,
-        "dim": surrogate.problem.dim,
-        "kind": surrogate.kind,
-        "fields": {name: {"components": f.components, "unit": f.unit} for name, f in surrogate.fields.items()},
-        "parameters": {parameter.name: parameter.unit for parameter in surrogate.problem.parameters},
         "times": surrogate.times,
         "grid": surrogate.grid,
         "periodic": surrogate.periodic,
         "condition_mean": surrogate.condition_mean.tolist(),
         "condition_std": surrogate.condition_std.tolist(),
         "experts": surrogate.experts,
-        "ranges": surrogate.ranges,
-        "provenance": surrogate.provenance,
     }
-    surrogate.operator.save_pretrained(directory)
-    (directory / "surrogate.json").write_text(json.dumps(config, indent=2) + "\n")
-    (directory / "README.md").write_text(model_card(surrogate))
-    return directory
+    return write(surrogate, config, model_card(surrogate), directory)
 
 
 def from_config(config: Mapping[str, Any], directory: Path) -> TrajectorySurrogate:
