@@ -173,8 +173,7 @@ class TestExitCodes:
 
     def test_ctrl_c(self):
         code = (
-            "import signal, sciml.cli.info\n"
-            "sciml.cli.info.describe = lambda path: signal.raise_signal(signal.SIGINT)"
+            "import signal, sciml.cli.info\nsciml.cli.info.describe = lambda path: signal.raise_signal(signal.SIGINT)"
         )
         result = in_process("info", ".", code=code)
         assert result.returncode == 130 and result.stderr == "interrupted\n" and result.stdout == ""
