@@ -32,7 +32,7 @@ class BoundaryValues(Constraint):
     under ``DivergenceFree`` as well. That grid says nothing else of a velocity on its boundary. ``components`` asks for
     more, by polynomials as for scalars: no slip, a moving wall and an inlet prescribe every component, an outlet a
     normal derivative of 0. True flows do not obey these rows (at 64 x 64 cells a cavity flow is 3 % away from them, for
-    the most part beside the corners of its lid; 0.25 % with ``gap=8``), so they limit how accurate a prediction can be.
+    the most part beside the corners of its lid; 0.3 % with ``gap=8``), so they limit how accurate a prediction can be.
 
     Every row is the same all along its side, so the projections of the axes commute and one after the other is the
     projection onto all rows at once, also where sides meet: no system to solve, and only the first ``order + 1``
