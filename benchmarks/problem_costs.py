@@ -17,7 +17,8 @@ import torch
 from harness import Row, report
 
 from sciml.problems import PROBLEMS, get_problem
-from sciml.problems.base import Problem, Sample
+from sciml.problems.base import Problem
+from sciml.problems.cases import Sample
 from sciml.problems.generate import generate
 
 FEWEST = 12

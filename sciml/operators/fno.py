@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sciml.errors import ConfigError, did_you_mean
-from sciml.operators.base import Operator, check_positive
+from sciml.operators.base import Operator
 from sciml.operators.layers.condition import Condition
 from sciml.operators.layers.coordinates import cell_coordinates
 from sciml.operators.layers.patches import crop, from_patches, pad_high, pad_to_multiple, to_patches
 from sciml.operators.layers.pointwise import Pointwise
 from sciml.operators.layers.spectral import SpectralConv
+from sciml.operators.stored import check_positive
 
 BLOCKS = ("residual", "postactivation")
 

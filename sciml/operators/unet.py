@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sciml.errors import ConfigError, DataError
-from sciml.operators.base import Operator, check_positive
+from sciml.operators.base import Operator
 from sciml.operators.layers.condition import Condition
 from sciml.operators.layers.convolution import CONV, CONV_TRANSPOSE, same_convolution
 from sciml.operators.layers.coordinates import cell_coordinates
 from sciml.operators.layers.patches import crop, from_patches, pad_to_multiple, to_patches
+from sciml.operators.stored import check_positive
 
 
 class UNet(Operator):

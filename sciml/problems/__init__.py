@@ -1,8 +1,11 @@
 """The problems that the package generates, solves and trains on."""
 
+from typing import Any
+
 from sciml.errors import ConfigError, did_you_mean
-from sciml.problems.base import Parameter, Problem, Sample
+from sciml.problems.base import Problem
 from sciml.problems.burgers import Burgers
+from sciml.problems.cases import CaseFamily, Parameter, Sample
 from sciml.problems.cavity import Cavity
 from sciml.problems.darcy import Darcy
 from sciml.problems.diffusion_sorption import DiffusionSorption
@@ -21,10 +24,15 @@ PROBLEMS: dict[str, type[Problem]] = {
     "tube": Tube,
     "vorticity": Vorticity,
 }
+"""Fields on a grid."""
+PARTICLE_PROBLEMS: dict[str, type[CaseFamily]] = {}
+"""Materials as particles."""
 
 __all__ = [
+    "PARTICLE_PROBLEMS",
     "PROBLEMS",
     "Burgers",
+    "CaseFamily",
     "Cavity",
     "Darcy",
     "DiffusionSorption",
@@ -39,11 +47,13 @@ __all__ = [
 ]
 
 
-def get_problem(name: str, dim: int | None = None) -> Problem:
-    """The problem of this name, in ``dim`` dimensions (by default the first that it has).
+def get_problem(name: str, dim: int | None = None) -> Any:
+    """The problem of this name, in ``dim`` dimensions (by default the first that it has): a ``Problem``, or a
+    ``ParticleProblem``.
 
     Raises ``ConfigError`` that suggests the nearest name for an unknown one, or says in which dimensions it exists.
     """
-    if name not in PROBLEMS:
-        raise ConfigError(f"unknown problem {name!r}{did_you_mean(name, PROBLEMS)}")
-    return PROBLEMS[name](dim)
+    known: dict[str, type[CaseFamily]] = {**PROBLEMS, **PARTICLE_PROBLEMS}
+    if name not in known:
+        raise ConfigError(f"unknown problem {name!r}{did_you_mean(name, known)}")
+    return known[name](dim)

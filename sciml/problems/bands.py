@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sciml.problems.base import Problem, Sample
+from sciml.problems.base import Problem
+from sciml.problems.cases import Sample
 
 
 class BandedProblem(Problem):

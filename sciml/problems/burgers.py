@@ -16,8 +16,9 @@ from torch import Tensor
 
 from sciml.datasets import FieldInfo
 from sciml.errors import ConfigError, SolverError
-from sciml.problems.base import Parameter, ParameterValues, Problem, as_times, detached
+from sciml.problems.base import Problem, as_times, detached
 from sciml.problems.burgers_initial import gaussian_deviation, initial_velocity
+from sciml.problems.cases import Parameter, ParameterValues
 from sciml.problems.draws import draw_number, log_uniform, uniform
 from sciml.problems.initial_field import as_initial
 from sciml.problems.recipes import operator_options

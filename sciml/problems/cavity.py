@@ -16,7 +16,8 @@ from torch import Tensor
 from sciml.errors import ConfigError, SolverError
 from sciml.problems import mac
 from sciml.problems.bands import BandedProblem
-from sciml.problems.base import Parameter, ParameterValues, Sample, as_times, detached
+from sciml.problems.base import as_times, detached
+from sciml.problems.cases import Parameter, ParameterValues, Sample
 from sciml.problems.draws import log_uniform, uniform
 from sciml.problems.recipes import operator_options
 

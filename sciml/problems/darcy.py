@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sciml.datasets import FieldInfo
 from sciml.errors import ConfigError
-from sciml.problems.base import Parameter, ParameterValues, Problem
+from sciml.problems.base import Problem
+from sciml.problems.cases import Parameter, ParameterValues
 from sciml.problems.draws import draw_number
 from sciml.problems.random_fields import cosine_field
 from sciml.problems.recipes import operator_options

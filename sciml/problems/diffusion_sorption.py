@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sciml.datasets import FieldInfo
 from sciml.errors import ConfigError
-from sciml.problems.base import Parameter, ParameterValues, Problem, as_times
+from sciml.problems.base import Problem, as_times
+from sciml.problems.cases import Parameter, ParameterValues
 from sciml.problems.draws import log_uniform, uniform
 from sciml.problems.recipes import operator_options
 

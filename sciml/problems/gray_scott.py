@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sciml.datasets import FieldInfo
 from sciml.errors import SolverError
-from sciml.problems.base import Parameter, ParameterValues, Problem, as_times, detached
+from sciml.problems.base import Problem, as_times, detached
+from sciml.problems.cases import Parameter, ParameterValues
 from sciml.problems.draws import draw_number
 from sciml.problems.initial_field import as_initial
 from sciml.problems.recipes import operator_options

@@ -13,7 +13,8 @@ from torch import Tensor
 from sciml.datasets import FaceFieldInfo, FieldInfo
 from sciml.errors import ConfigError, SolverError
 from sciml.problems import mac
-from sciml.problems.base import Parameter, ParameterValues, Problem, as_times, detached
+from sciml.problems.base import Problem, as_times, detached
+from sciml.problems.cases import Parameter, ParameterValues
 from sciml.problems.draws import draw_number, log_uniform, uniform
 from sciml.problems.initial_field import as_initial
 from sciml.problems.recipes import operator_options

@@ -15,7 +15,8 @@ from sciml.constraints import Constraint, impose
 from sciml.errors import ConfigError, DataError, did_you_mean
 from sciml.operators import Operator
 from sciml.operators.layers.scattered import nearest_values
-from sciml.problems.base import ParameterValues, Problem
+from sciml.problems.base import Problem
+from sciml.problems.cases import ParameterValues
 from sciml.surrogate.conditions import at_time, observed_ranges, reference_interval
 from sciml.surrogate.constraining import Imposed, check_applies, constraint_context
 from sciml.surrogate.normaliser import Normaliser

@@ -25,7 +25,8 @@ from sciml.constraints.least_squares import LeastSquaresWarning, Options
 from sciml.constraints.mixture_of_experts import Equation, MixtureOfExpertsConstraint
 from sciml.errors import ConfigError, DataError
 from sciml.operators import Operator
-from sciml.problems.base import ParameterValues, Problem
+from sciml.problems.base import Problem
+from sciml.problems.cases import ParameterValues
 from sciml.surrogate.conditions import observed_ranges
 from sciml.surrogate.ranges import warn_out_of_range
 

@@ -13,7 +13,7 @@ from tiny import tiny_config, tiny_run_config
 
 from sciml.errors import CheckpointError, ConfigError
 from sciml.operators import FNO, Operator, UNet, create_operator
-from sciml.operators.base import ParameterGroup
+from sciml.operators.stored import ParameterGroup
 from sciml.problems import PROBLEMS, get_problem
 from sciml.progress import Progress
 from sciml.surrogate import channel_names, load

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sciml.errors import ConfigError, DataError
-from sciml.operators.base import Operator, ParameterGroup
+from sciml.operators.base import Operator
 from sciml.operators.layers.patches import crop, pad_to_multiple
 from sciml.operators.poseidon import weights
 from sciml.operators.poseidon.attention import WindowAttention
@@ -29,6 +29,7 @@ from sciml.operators.poseidon.loss import grouped_loss
 from sciml.operators.poseidon.norms import Condition, ConditionedNorm, PlainNorm
 from sciml.operators.poseidon.resampling import resample
 from sciml.operators.poseidon.windows import Size
+from sciml.operators.stored import ParameterGroup
 from sciml.version import __version__
 
 if TYPE_CHECKING:

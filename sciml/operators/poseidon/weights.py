@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sciml.errors import CheckpointError, ConfigError, did_you_mean
-from sciml.operators.base import CONFIG_FILE, WEIGHTS_FILE, check_tensors
 from sciml.operators.poseidon.config import PoseidonConfig
+from sciml.operators.stored import CONFIG_FILE, WEIGHTS_FILE, check_tensors
 
 if TYPE_CHECKING:
     from sciml.operators.poseidon.model import Poseidon
