@@ -107,7 +107,10 @@ def _operator(path: Path) -> dict[str, Any]:
 
 def _data(path: Path) -> dict[str, Any]:
     from sciml.datasets import DatasetFile
+    from sciml.datasets.particles import is_particle_file
 
+    if is_particle_file(path):
+        return _particles(path)
     file = DatasetFile(path)
     declared = file.info
     counts = {subset: list(file.subsets).count(subset) for subset in sorted(set(file.subsets))}
@@ -132,6 +135,46 @@ def _data(path: Path) -> dict[str, Any]:
         "parameters": {name: _range(file.parameters[name], unit) for name, unit in declared.parameters.items()},
         **({"parts": parts} if parts else {}),
     }
+
+
+def _particles(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from sciml.datasets.particles import ParticleFile
+
+    file = ParticleFile(path)
+    declared, cases = file.info, range(len(file))
+    counts = {subset: file.subsets.count(subset) for subset in sorted(set(file.subsets))}
+    box = " x ".join(f"{low:g} to {high:g}" for low, high in declared.bounds)
+    velocities = [file.moments(case)[0] for case in cases]  # of the free particles, in frame differences
+    mean_square = [float((each.mean**2 + each.m2 / max(each.n, 1)).sum()) for each in velocities]
+    return {
+        "kind": "particles",
+        "path": str(path),
+        "megabytes": round(path.stat().st_size / 1e6, 1),
+        "problem": declared.problem,
+        "dim": declared.dim,
+        "cases": len(file),
+        "particles": _counts([file.count(case) for case in cases]),
+        "frames": _counts([file.frames(case) for case in cases]),
+        "interval": f"{declared.interval:g} s",
+        "bounds": f"{box} m",
+        "gravity": f"{', '.join(f'{g:g}' for g in declared.gravity)} m/s^2",
+        "kinds": list(declared.kinds),
+        "speed (rms)": _range(np.sqrt(mean_square) / declared.interval, "m/s"),
+        "fastest component": f"{max(each.largest.max() for each in velocities) / declared.interval:.4g} m/s",
+        "solver": declared.solver,
+        "seed": declared.seed,
+        "written by": f"sciml {declared.version}",
+        "subsets": counts,
+        **({"parameters of particles": dict(declared.parameters)} if declared.parameters else {}),
+        "parameters": {name: _range(file.case_parameters[name], u) for name, u in declared.case_parameters.items()},
+    }
+
+
+def _counts(numbers: list[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _range(values: Any, unit: str) -> str:

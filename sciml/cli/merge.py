@@ -16,7 +16,8 @@ EXAMPLES = """Examples:
   sciml merge all.h5 parts/*.h5 --copy
   sciml train --problem cavity --data all.h5
 
-The merged file refers to its parts, which stay where they are; move them together. With --copy it needs no other."""
+The merged file refers to its parts, which stay where they are; move them together. With --copy it needs no other.
+Particle files are always copied."""
 
 
 def merge(
@@ -30,14 +31,20 @@ def merge(
 ) -> None:
     """Join data files (the shards of a generation, say) into one."""
     from sciml.datasets import DatasetFile, merge_files
+    from sciml.datasets.particles import ParticleFile, is_particle_file, merge_particle_files
 
     with RichProgress() as progress:
-        written = merge_files(out, files, copy=copy, overwrite=overwrite, progress=progress)
-        file = DatasetFile(written)
+        if any(is_particle_file(file) for file in files):  # small beside what is learned from them: always copied
+            written = merge_particle_files(out, files, overwrite=overwrite, progress=progress)
+            file, parts = ParticleFile(written), ()
+        else:
+            written = merge_files(out, files, copy=copy, overwrite=overwrite, progress=progress)
+            file = DatasetFile(written)
+            parts = file.parts
         size = written.stat().st_size
         progress.message(
             f"wrote {written} ({size / 1e6:.1f} MB): {file.n_cases} cases of {len(files)} files"
-            f"{', which it needs where they are' if file.parts else ''}; look at it with: sciml info {written}"
+            f"{', which it needs where they are' if parts else ''}; look at it with: sciml info {written}"
         )
     if json:
         print_json(
@@ -45,6 +52,6 @@ def merge(
                 "file": str(written),
                 "bytes": size,
                 "cases": file.n_cases,
-                "parts": [str(part.path) for part in file.parts],
+                "parts": [str(part.path) for part in parts],
             }
         )

@@ -34,6 +34,8 @@ from sciml.datasets.info import DatasetInfo, FieldInfo
 from sciml.errors import DataError, did_you_mean
 
 PARTIAL = ".partial"
+PARTICLES = "sciml-lagrangian"
+"""The attribute ``format`` of a particle file (`sciml.datasets.particles`)."""
 LIBVER = (
     "earliest",
     "v110",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sciml.datasets.info import SCHEMA, DatasetInfo
-from sciml.datasets.layout import PARTIAL, Slot, coordinate_path, face_path, slot
+from sciml.datasets.layout import PARTIAL, PARTICLES, Slot, coordinate_path, face_path, slot
 from sciml.datasets.parts import JoinedArray, find_part, read_parts
 from sciml.errors import DataError
 
@@ -180,6 +180,8 @@ def open_checked(path: Path) -> h5py.File:
 
 
 def _check_schema(file: h5py.File, path: Path) -> None:
+    if file.attrs.get("format") == PARTICLES:
+        raise DataError(f"{path} holds particles (open it with sciml.datasets.particles.ParticleFile), expected fields")
     if "sciml" not in file or "schema" not in file["sciml"].attrs:
         raise DataError(
             f"{path} is HDF5 but not a sciml data set: its top level holds {sorted(file)}, expected a group 'sciml' "

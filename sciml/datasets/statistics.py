@@ -57,13 +57,19 @@ class Moments:
 
     def add(self, values: np.ndarray) -> None:
         """``values`` (channels, n) float64."""
-        n, mean = values.shape[1], values.mean(axis=1)
+        mean = values.mean(axis=1)
         m2 = np.square(values - mean[:, None]).sum(axis=1)
-        delta, total = mean - self.mean, self.n + n
-        self.m2 += m2 + delta**2 * (self.n * n / total)
-        self.mean += delta * (n / total)
+        self.merge(Moments(values.shape[1], mean, m2, np.abs(values).max(axis=1)))
+
+    def merge(self, other: "Moments") -> None:
+        """Take in what ``other`` has counted."""
+        delta, total = other.mean - self.mean, self.n + other.n
+        if not other.n:
+            return
+        self.m2 += other.m2 + delta**2 * (self.n * other.n / total)
+        self.mean += delta * (other.n / total)
         self.n = total
-        self.largest = np.maximum(self.largest, np.abs(values).max(axis=1))
+        self.largest = np.maximum(self.largest, other.largest)
 
     def std(self) -> tuple[np.ndarray, np.ndarray]:
         """Standard deviations, 1 where constant, and which are constant."""

@@ -8,6 +8,7 @@ from cli_helpers import invoke
 from PIL import Image
 
 from sciml.datasets import DatasetInfo, DatasetWriter, FieldInfo
+from sciml.datasets.particles import ParticleInfo, ParticleTrajectory, ParticleWriter
 
 
 def write_file(path, fields, grid, frames=4, kind="periodic", cases=2):
@@ -63,11 +64,27 @@ class TestPlotFile:
         result = invoke("plot", write_file(tmp_path / "data.h5", {"height": 1}, (16,), 1), "--json")
         assert json.loads(result.stdout) == {"figures": [str(tmp_path / "data_case0_lines.png")]}
 
+    def test_particles(self, tmp_path):
+        position = np.random.default_rng(0).random((3, 20, 2))
+        info = ParticleInfo("water", 2, 0.1, ((0.0, 1.0), (0.0, 1.0)), (0.0, -9.81), ("water",))
+        with ParticleWriter(tmp_path / "data.h5", info, 1) as writer:
+            writer.write(0, ParticleTrajectory(position))
+            writer.finish()
+        result = invoke("plot", tmp_path / "data.h5", "--vtk", tmp_path / "series", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout) == {
+            "figures": [str(tmp_path / f"data_case0.{suffix}") for suffix in ("png", "gif")],
+            "series": [str(tmp_path / "series" / "data_case0.pvd")],
+        }
+        assert len(list((tmp_path / "series").glob("data_case0_*.vtu"))) == 3
+
     def test_errors(self, tmp_path):
         file = write_file(tmp_path / "data.h5", {"height": 1}, (16,), 1)
         for case in (2, -1):
             result = invoke("plot", file, "--case", case)
             assert result.exit_code == 1 and f"has no case {case}" in result.stderr and "2 cases" in result.stderr
+        result = invoke("plot", file, "--vtk", tmp_path / "series")
+        assert result.exit_code == 1 and "holds no particles" in result.stderr
         result = invoke("plot", tmp_path / "missing.h5")
         assert result.exit_code == 1 and "missing.h5" in result.stderr
         (tmp_path / "text.h5").write_text("no data")
