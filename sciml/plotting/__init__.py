@@ -1,4 +1,4 @@
-"""Pictures of fields, profiles, spectra, rollouts and losses.
+"""Pictures of fields, particles, profiles, spectra, rollouts and losses.
 
 Every function takes plain arrays and labels, builds a ``matplotlib.figure.Figure`` of its own (never pyplot,
 so nothing global is touched and no window opens) and writes it when a path is given. ``run_figures`` draws
@@ -8,6 +8,7 @@ all pictures of a run, ``case_figure`` those of a case of a data file.
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "animate_particles",
     "animate_rollout",
     "case_figure",
     "centreline_profiles",
@@ -16,6 +17,8 @@ __all__ = [
     "field_map",
     "line_profiles",
     "loss_curves",
+    "particle_errors",
+    "particle_frames",
     "rollout_error",
     "run_figures",
     "slices",
@@ -33,12 +36,16 @@ if TYPE_CHECKING:
     from sciml.plotting.fields import triptych
     from sciml.plotting.lines import line_profiles
     from sciml.plotting.maps import error_distribution, field_map
+    from sciml.plotting.particles.animation import animate_particles
+    from sciml.plotting.particles.curves import particle_errors
+    from sciml.plotting.particles.frames import particle_frames
     from sciml.plotting.planes import slices
     from sciml.plotting.profiles import centreline_profiles
     from sciml.plotting.run import run_figures
     from sciml.plotting.spectrum import spectra
 
 _HOME = {
+    "animate_particles": "particles.animation",
     "animate_rollout": "animation",
     "case_figure": "data_file",
     "centreline_profiles": "profiles",
@@ -47,6 +54,8 @@ _HOME = {
     "field_map": "maps",
     "line_profiles": "lines",
     "loss_curves": "curves",
+    "particle_errors": "particles.curves",
+    "particle_frames": "particles.frames",
     "rollout_error": "curves",
     "run_figures": "run",
     "slices": "planes",

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from sciml.plotting import style
+from sciml.plotting.gif import colours_of_maps, palette_of, snapshot, write_gif
 from sciml.plotting.panels import draw, drawable, make_panels, per_cent
 from sciml.plotting.sheet import make_box, make_sheet
 
@@ -56,6 +54,7 @@ def animate_rollout(
         sheet.colour_bar(0, shown[0], label, unit, panels.extend)
         sheet.colour_bar(1, shown[2], panels.error_name, unit, panels.error_extend)
         heading = sheet.heading()
+        palette = palette_of(colours_of_maps(panels.colour_map, panels.error_map))
         images = []
         for frame in range(len(panels.truth)):
             for image, field, (limits, _) in zip(shown, fields, scales, strict=True):
@@ -63,29 +62,5 @@ def animate_rollout(
             time = f"frame {frame}" if times is None else f"t = {factor * times[frame]:.4g} {time_unit}"
             words = [title, time, f"relative L2 {per_cent(panels.relative_l2[frame])}"]
             heading.set_text("    ".join(word for word in words if word))
-            canvas.draw()
-            images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    palette = _palette(panels.colour_map, panels.error_map)
-    return _write(images, palette, Path(path), frames_per_second, pause)
-
-
-def _palette(*colour_maps: str) -> Image.Image:
-    """The 256 colours of every frame: the colour maps themselves, evenly, and greys for the lettering.
-
-    A palette made from the pictures spends its colours where the area is and merges the ends of the colour
-    bars.
-    """
-    share = 224 // len(colour_maps)
-    maps = [matplotlib.colormaps[name](np.linspace(0, 1, share))[:, :3] for name in colour_maps]
-    greys = np.repeat(np.linspace(0, 1, 256 - share * len(maps))[:, None], 3, axis=1)
-    image = Image.new("P", (1, 1))
-    image.putpalette(np.rint(255 * np.concatenate([*maps, greys])).astype(np.uint8).tobytes())
-    return image
-
-
-def _write(images: list[Image.Image], palette: Image.Image, path: Path, frames_per_second: float, pause: float) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    duration = [round(1000 / frames_per_second)] * (len(flat) - 1) + [round(1000 * pause)]
-    flat[0].save(path, format="GIF", save_all=True, append_images=flat[1:], duration=duration, loop=0, optimize=False)
-    return path
+            images.append(snapshot(canvas, palette))
+    return write_gif(images, path, frames_per_second, pause)

@@ -14,6 +14,7 @@ from sciml.plotting.choices import SPECTRUM_NAMES
 from sciml.plotting.diagrams import SQUARE, draw_space_time
 from sciml.plotting.lines import line_profiles
 from sciml.plotting.panels import bulk_scale, colours_of, draw, extend_of, positive_scale, scale_of
+from sciml.plotting.particles.data_file import particle_case_figure
 from sciml.plotting.planes import mid_plane
 from sciml.plotting.predictions import SHOWN
 from sciml.plotting.sheet import make_box, make_sheet
@@ -33,11 +34,15 @@ def case_figure(path: str | Path, case: int = 0, *, folder: str | Path | None = 
     magnitude) at four times, in three dimensions on the plane through the middle of z; of a static problem its fields.
     ``<file>_case<N>_lines.png`` in one dimension: the fields as lines. ``<file>_case<N>_spectrum.png`` of a periodic
     box in two and three dimensions: the spectrum of the velocity, or of the field that the pictures of a run show.
+    Of a particle file: the particles at five times, and ``<file>_case<N>.gif``.
 
     Raises DataError for a file that cannot be read or has no such case.
     """
     from sciml.datasets import DatasetFile  # torch and h5py are heavy
+    from sciml.datasets.particles import is_particle_file
 
+    if is_particle_file(path):
+        return particle_case_figure(path, case, folder)
     file = DatasetFile(path)
     if not 0 <= case < file.n_cases:
         raise DataError(f"{path} has no case {case}; its {file.n_cases} cases are counted from 0")

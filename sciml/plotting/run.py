@@ -6,10 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sciml.errors import CheckpointError, DataError
 from sciml.plotting.choices import pictures_of
 from sciml.plotting.curves import loss_curves, rollout_error
 from sciml.plotting.maps import error_distribution
+from sciml.plotting.particles.predictions import has_particles
+from sciml.plotting.particles.run import particle_figures
 from sciml.plotting.predictions import Arrays, cases_of, kind_of, problem_of, read_predictions
 from sciml.plotting.static import static_figures
 from sciml.plotting.steady import steady_profiles
@@ -23,6 +27,7 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
     ``rollout_error.png`` over all held-out cases, and for each case in the file what ``sciml.plotting.choices`` lists
     for its dimension and its problem (``fields_<case>.png``, ``space_time_<case>.png``, ``spectrum_<case>.png`` ...);
     for the first case ``rollout_<case>.gif``. When it is static: ``case_errors.png`` and ``fields_<subset>.png``.
+    Of a particle run: ``rollout_error.png``, and for each case ``rollout_<case>.gif`` and ``frames_<case>.png``.
     From ``surrogate/``, for a cavity: ``profiles_steady_re<Re>.png``, the rollout to steady flow against Ghia's table.
     What a run has not written (it was stopped, say) is left out with a message.
 
@@ -33,7 +38,8 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
     ``rollout_relative_l2``, ``persistence_rollout_relative_l2`` and ``lookup_rollout_relative_l2 (cases, steps)`` of
     all test cases, ``direct_relative_l2`` of one jump to each step. For ``kind`` "map", with one frame: ``input (n,
     channels, *grid)``, ``inputs`` and ``input_units``, ``points (n, N, dim)`` if it learned from points, and the errors
-    ``relative_l2``, ``mean_relative_l2`` and ``lookup_relative_l2 (cases,)``.
+    ``relative_l2``, ``mean_relative_l2`` and ``lookup_relative_l2 (cases,)``. That of a particle run is described in
+    ``sciml.plotting.particles.predictions``.
 
     Raises CheckpointError when the directory holds neither file, DataError when one of them is damaged.
     """
@@ -44,11 +50,12 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
         what = "holds neither metrics.jsonl nor predictions.npz" if run.is_dir() else "is not a directory"
         raise CheckpointError(f"{run} {what}: nothing to draw; give the directory that 'sciml train' wrote")
     operator = str(_summary(run / "summary.json")["operator"])
-    arrays = read_predictions(predictions) if predictions.is_file() else {}
-    if not arrays:
+    particles = has_particles(predictions)
+    arrays = read_predictions(predictions) if predictions.is_file() and not particles else {}
+    if not predictions.is_file():
         progress.message(f"no {predictions.name} in {run}: the run was not evaluated, its fields are not drawn")
     written: list[Path] = []
-    if (run / "surrogate" / "surrogate.json").is_file() and problem_of(arrays) == "cavity":
+    if (run / "surrogate" / "surrogate.json").is_file() and _problem(run, arrays) == "cavity":
         from sciml.surrogate import load
 
         written += steady_profiles(load(run), figures, progress)
@@ -56,12 +63,24 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
         [partial(_training, metrics, figures, operator)] if metrics.is_file() else []
     )
     tasks += _predictions(arrays, figures, operator) if arrays else []
+    tasks += particle_figures(predictions, figures, operator) if particles else []
     with progress.phase("figures", len(tasks)):
         for task in tasks:
             if (path := task()) is not None:
                 written.append(path)
             progress.advance(note=path.name if path else "")
     return written
+
+
+def _problem(run: Path, arrays: Arrays) -> str:
+    """The name of the problem from the predictions, of a run without them from its configuration."""
+    if arrays or not (run / "config.yaml").is_file():
+        return problem_of(arrays)
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return problem_of(arrays)
+    return str(config["problem"]) if isinstance(config, dict) and "problem" in config else problem_of(arrays)
 
 
 def _training(metrics: Path, figures: Path, operator: str) -> Path | None:

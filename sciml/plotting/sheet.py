@@ -103,13 +103,16 @@ class Sheet:
                 axes[0].annotate(note, (0, 0.5), (-50, 0), ha="center", **where)
 
 
-def make_sheet(boxes: Sequence[Box], groups: Sequence[int], largest: float, heading: bool) -> Sheet:
+def make_sheet(
+    boxes: Sequence[Box], groups: Sequence[int], largest: float, heading: bool, *, may_stack: bool = True
+) -> Sheet:
     """An empty sheet: a row for each box with ``sum(groups)`` panels, a colour bar after each group of columns.
 
     The longest side of all boxes is ``largest`` inches. Long, low boxes (a channel) are stacked instead: every panel
-    has the width of the sheet, and the colour bars stand at the right below one another.
+    has the width of the sheet, and the colour bars stand at the right below one another; ``may_stack=False`` keeps the
+    rows where a stack of so many panels would be too tall.
     """
-    stacked = all(box.width >= STACKED_FROM * box.height for box in boxes)
+    stacked = may_stack and all(box.width >= STACKED_FROM * box.height for box in boxes)
     return (_stack if stacked else _grid)(boxes, groups, largest, heading)
 
 
