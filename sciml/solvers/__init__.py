@@ -3,12 +3,14 @@
 from sciml.solvers.elliptic import solve_darcy
 from sciml.solvers.exponential import ExponentialSolver
 from sciml.solvers.incompressible import FlowState, IncompressibleSolver
+from sciml.solvers.mpm import MPMSolver
 from sciml.solvers.super_time_stepping import RungeKuttaLegendre
 
 __all__ = [
     "ExponentialSolver",
     "FlowState",
     "IncompressibleSolver",
+    "MPMSolver",
     "RungeKuttaLegendre",
     "solve_darcy",
 ]
