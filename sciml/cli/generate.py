@@ -16,6 +16,7 @@ EXAMPLES = """Examples:
 
   sciml generate --problem cavity --cases 100 --out data/cavity.h5
   sciml generate --problem cavity --subset geo --cases 24 --out data/geo.h5
+  sciml generate --problem water --dim 3 --cases 20 --out data/water.h5
   sciml train --problem cavity --data data/*.h5
 
 The second of four jobs that make one set together, and what joins them:
@@ -72,7 +73,12 @@ def generate(
     """Solve cases with the reference solver and write a data file."""
     part = parse_shard(shard)
     from sciml.problems import get_problem
-    from sciml.problems.generate import generate_timed
+
+    made_from = get_problem(problem, dim)
+    if problem in options.PARTICLE_PROBLEMS:
+        from sciml.problems.particles.generate import generate_timed
+    else:
+        from sciml.problems.generate import generate_timed
 
     chosen = device.value
     if chosen == "auto":
@@ -81,7 +87,7 @@ def generate(
         chosen = "cuda" if torch.cuda.is_available() else "cpu"
     with RichProgress() as progress:
         made = generate_timed(
-            get_problem(problem, dim),
+            made_from,
             out,
             subset=subset,
             cases=cases,

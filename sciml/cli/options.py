@@ -18,6 +18,15 @@ PROBLEMS = {
     "vorticity": ("decaying", "kolmogorov", "fno", "hcmoe"),
 }
 """Name -> subsets."""
+PARTICLE_PROBLEMS = {
+    "goop": ("drop", "column", "blocks", "pool", "obstacle"),
+    "jelly": ("drop", "blocks", "obstacle"),
+    "plasticine": ("drop", "blocks", "obstacle"),
+    "sand": ("drop", "column", "blocks", "pool", "obstacle"),
+    "water": ("drop", "column", "blocks", "pool", "obstacle"),
+}
+"""The same of the problems whose states are particles."""
+ALL_PROBLEMS = {**PROBLEMS, **PARTICLE_PROBLEMS}
 OPERATORS = ("deeponet", "fno", "poseidon", "unet")
 CONSTRAINTS = ("boundary-values", "conservation", "divergence-free")
 EXPERTS = "mixture-of-experts"
@@ -42,7 +51,7 @@ class Split(str, Enum):
 
 def complete_problem(incomplete: str) -> list[str]:
     """Names of problems for the shell."""
-    return [name for name in PROBLEMS if name.startswith(incomplete)]
+    return [name for name in ALL_PROBLEMS if name.startswith(incomplete)]
 
 
 def complete_operator(incomplete: str) -> list[str]:
@@ -58,7 +67,7 @@ def complete_constraint(incomplete: str) -> list[str]:
 def complete_subset(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of subsets for the shell: those of the problem, where the line names one already."""
     problem = ctx.params.get("problem")
-    known = PROBLEMS[problem] if problem in PROBLEMS else {name for names in PROBLEMS.values() for name in names}
+    known = ALL_PROBLEMS.get(problem) or {name for names in ALL_PROBLEMS.values() for name in names}
     return [name for name in sorted({"all", *known}) if name.startswith(incomplete)]
 
 

@@ -49,11 +49,15 @@ def predict(
         int | None,
         typer.Option(help="Frame to start from, -1 the last; default: the first possible.", show_default=False),
     ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of particles: how many are stepped; default: as in training.", show_default=False),
+    ] = None,
     device: Annotated[options.Device, typer.Option(help="Where to compute.")] = options.Device.auto,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Roll a surrogate out from the cases of a data file, or map its fields.
+    """Roll a surrogate out from the cases of a data file (of fields or of particles), or map its fields.
 
     Writes what it predicts from one frame of every case. Where the input goes on after that frame, the error
     against it is reported.
@@ -68,8 +72,20 @@ def predict(
     chosen = device.value
     if chosen == "auto":
         chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    file = DatasetFile(input)
+    from sciml.datasets.particles import is_particle_file
+
     surrogate = load(run, chosen)
+    if surrogate.kind == "particles" or is_particle_file(input):
+        from sciml.cli.predict_particles import predict_particles
+
+        with RichProgress() as progress:
+            result = predict_particles(surrogate, input, out, steps, frame, points, run, progress)
+        if json:
+            print_json(result)
+        return
+    if points is not None:
+        raise ConfigError("--points chooses how many particles are stepped; this surrogate is one of fields")
+    file = DatasetFile(input)
     if surrogate.kind == "trajectory":
         raise ConfigError(
             f"the surrogate in {run} gives whole solutions from parameters, there is nothing to step on from: call "

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 from sciml.cli.console import console, make_table
+from sciml.cli.particle_report import particle_next_steps, particle_tables
 
 STEP_COLUMNS = (
     ("one-step\nNMSE", "nmse"),
@@ -67,6 +68,10 @@ def constraints_table(test: Mapping[str, Any]) -> "Table | None":
 
 def print_results(operator: str, test: Mapping[str, Any], *, stderr: bool = False) -> None:
     """The tables of a ``test`` entry."""
+    if test.get("kind") == "particles":
+        for table in particle_tables(operator, test):
+            console(stderr=stderr).print(table)
+        return
     console(stderr=stderr).print(results_table(operator, test))
     if (table := constraints_table(test)) is not None:
         console(stderr=stderr).print(table)
@@ -114,6 +119,8 @@ def timing(seconds: Mapping[str, float]) -> str:
 
 def next_steps(directory: Path, test: Mapping[str, Any]) -> str:
     """What to do with a finished run, to copy and paste."""
+    if test.get("kind") == "particles":
+        return particle_next_steps(directory)
     calls = "surrogate.solve" if judged_as_map(test) else "surrogate.step, .rollout"
     last = f"sciml predict {directory} --input cases.h5 --out predicted.h5"
     if test.get("kind") == "trajectory":  # it starts from parameters, not from a file

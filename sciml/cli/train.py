@@ -23,6 +23,13 @@ EXAMPLES = """Examples (no data needed: they generate a small set first, and kee
   sciml train --problem burgers --dim 2
   sciml train --problem cavity --constraint divergence-free --constraint boundary-values
 
+Particles: few points are stepped, all of them are brought along:
+
+  sciml train --problem water
+  sciml train --problem sand --dim 3 data.points=1000
+  sciml train --problem water --operator gns data.points=null
+  sciml train --problem particles --data mine.h5
+
 Without training data, from the equation alone: whole solutions, soft, or with experts that solve it on tiles:
 
   sciml train --problem diffusion_sorption --physics-only
@@ -68,7 +75,9 @@ def train(
     operator: Annotated[
         str | None,
         typer.Option(
-            help="unet, fno, deeponet, poseidon.", autocompletion=options.complete_operator, show_default=False
+            help="unet, fno, deeponet, poseidon; of particles giorom, gns.",
+            autocompletion=options.complete_operator,
+            show_default=False,
         ),
     ] = None,
     pretrained: Annotated[
@@ -208,7 +217,10 @@ def _resolve(
     resolved = resolve_config(problem, operator, file, overrides, flags)
     from sciml.constraints import CONSTRAINTS
     from sciml.operators import OPERATORS
+    from sciml.training import ParticleConfig
 
+    if isinstance(resolved, ParticleConfig):
+        return resolved
     # Here and not when the network is built, which is after minutes of generation.
     if resolved.operator.name not in OPERATORS:
         known = did_you_mean(resolved.operator.name, OPERATORS)

@@ -10,6 +10,7 @@ from sciml.problems.cavity import Cavity
 from sciml.problems.darcy import Darcy
 from sciml.problems.diffusion_sorption import DiffusionSorption
 from sciml.problems.gray_scott import GrayScott
+from sciml.problems.particles import Goop, Jelly, ParticleProblem, Plasticine, Sand, Water
 from sciml.problems.periodic_flow import PeriodicFlow
 from sciml.problems.tube import Tube
 from sciml.problems.vorticity import Vorticity
@@ -25,7 +26,13 @@ PROBLEMS: dict[str, type[Problem]] = {
     "vorticity": Vorticity,
 }
 """Fields on a grid."""
-PARTICLE_PROBLEMS: dict[str, type[CaseFamily]] = {}
+PARTICLE_PROBLEMS: dict[str, type[ParticleProblem]] = {
+    "goop": Goop,
+    "jelly": Jelly,
+    "plasticine": Plasticine,
+    "sand": Sand,
+    "water": Water,
+}
 """Materials as particles."""
 
 __all__ = [
@@ -36,13 +43,19 @@ __all__ = [
     "Cavity",
     "Darcy",
     "DiffusionSorption",
+    "Goop",
     "GrayScott",
+    "Jelly",
     "Parameter",
+    "ParticleProblem",
     "PeriodicFlow",
+    "Plasticine",
     "Problem",
     "Sample",
+    "Sand",
     "Tube",
     "Vorticity",
+    "Water",
     "get_problem",
 ]
 
@@ -51,9 +64,15 @@ def get_problem(name: str, dim: int | None = None) -> Any:
     """The problem of this name, in ``dim`` dimensions (by default the first that it has): a ``Problem``, or a
     ``ParticleProblem``.
 
+    ``"particles"`` is a problem without a solver, for files of one's own.
+
     Raises ``ConfigError`` that suggests the nearest name for an unknown one, or says in which dimensions it exists.
     """
     known: dict[str, type[CaseFamily]] = {**PROBLEMS, **PARTICLE_PROBLEMS}
+    if name == "particles":
+        from sciml.problems.particles.own import OwnParticles
+
+        return OwnParticles(dim)
     if name not in known:
         raise ConfigError(f"unknown problem {name!r}{did_you_mean(name, known)}")
     return known[name](dim)

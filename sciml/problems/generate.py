@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from sciml.datasets import DatasetWriter
@@ -17,6 +18,18 @@ from sciml.problems import get_problem
 from sciml.problems.base import Problem
 from sciml.problems.workers import Group, solve_groups
 from sciml.progress import Progress
+
+
+class Writer(Protocol):
+    """A data file that is written case by case."""
+
+    path: Path
+    partial: Path
+    info: Any
+
+    def missing(self) -> list[int]:
+        """The cases that are not yet written."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,51 +98,72 @@ def generate_timed(
     shape = problem.grid(resolution)
     info = problem.dataset_info(shape, frames, subset, seed=seed, extra={"subset": subset, "shard": f"{index}/{count}"})
     parameters, coordinates = sample.parameters, problem.coordinates(sample.parameters, shape)
-    n_cases, failures = len(sample.subsets), []
+    n_cases = len(sample.subsets)
     with DatasetWriter(out, info, n_cases, parameters, sample.subsets) as writer:
         missing = set(writer.missing())
         cost = problem.cost(parameters, times, resolution).double().clamp(min=1e-12)
-        groups = [group for group in _groups(cost, problem.group) if missing & set(group)]
-        solved, processes = 0, 1
-        done = n_cases - sum(map(len, groups))
-        if done:
-            progress.message(f"continuing {out}: {done} of {n_cases} cases are there already")
-        with progress.phase(f"generate {problem.name}", n_cases):
-            progress.advance(done)
-            started = time.perf_counter()
-            work = [
-                Group(
-                    *(problem.name, problem.dim, sample.select(group).parameters, times[group]),
-                    *(shape, device, float(cost[group].sum())),
-                )
-                for group in groups
-            ]
-            try:
-                for outcome in solve_groups(work, workers if device == "cpu" else 1):
-                    group, processes = groups[outcome.position], max(processes, outcome.processes)
-                    if outcome.error is not None:
-                        failures.append(_failure(outcome.error, [numbers[case] for case in group]))
-                        progress.message(f"{failures[-1]}; going on with the other cases")
-                        continue
-                    writer.write(
-                        group, outcome.trajectory, {axis: values[group] for axis, values in coordinates.items()}
-                    )
-                    solved += len(group)
-                    progress.advance(len(group), f"{(time.perf_counter() - started) / solved:.2g} s per case")
-            except KeyboardInterrupt:
-                progress.message(
-                    f"stopped; {writer.partial} keeps the finished cases: the same command goes on with it"
-                )
-                raise
-            seconds = time.perf_counter() - started
-            if failures:
-                raise SolverError(
-                    f"{failures[0]}. {len(failures)} of {len(groups)} groups of cases failed; {writer.partial} keeps "
-                    f"the {n_cases - len(writer.missing())} of {n_cases} cases that are finished: the same command "
-                    "tries only the others again"
-                )
+        groups = [group for group in groups_by_cost(cost, problem.group) if missing & set(group)]
+        work = {
+            tuple(group): Group(
+                *(problem.name, problem.dim, sample.select(group).parameters, times[group]),
+                *(shape, device, float(cost[group].sum())),
+            )
+            for group in groups
+        }
+
+        def write(group: Sequence[int], trajectory: Mapping[str, np.ndarray]) -> None:
+            writer.write(group, trajectory, {axis: values[list(group)] for axis, values in coordinates.items()})
+
+        solved, seconds, processes = solve_and_write(writer, write, work, numbers, workers, progress)
         writer.finish()
     return Generation(Path(out), n_cases, solved, seconds, processes)
+
+
+def solve_and_write(
+    writer: Writer,
+    write: Callable[[Sequence[int], Any], None],
+    work: Mapping[tuple[int, ...], Group],
+    numbers: Sequence[int],
+    workers: int,
+    progress: Progress,
+) -> tuple[int, float, int]:
+    """Solve the groups of ``work`` (the cases of each -> what is solved) and ``write`` each when it is ready.
+
+    ``numbers``: of the cases of the file in the whole sample, for messages. A failure does not stop the others.
+    Returns how many cases were solved, the seconds, and the processes that solved.
+
+    Raises ``SolverError`` after all others are written, if a group failed; what ``write`` raises.
+    """
+    groups, failures = list(work), []
+    solved, processes = 0, 1
+    done = len(numbers) - sum(map(len, groups))
+    if done:
+        progress.message(f"continuing {writer.path}: {done} of {len(numbers)} cases are there already")
+    on_cpu = all(each.device == "cpu" for each in work.values())
+    with progress.phase(f"generate {writer.info.problem}", len(numbers)):
+        progress.advance(done)
+        started = time.perf_counter()
+        try:
+            for outcome in solve_groups(list(work.values()), workers if on_cpu else 1):
+                group, processes = groups[outcome.position], max(processes, outcome.processes)
+                if outcome.error is not None:
+                    failures.append(_failure(outcome.error, [numbers[case] for case in group]))
+                    progress.message(f"{failures[-1]}; going on with the other cases")
+                    continue
+                write(group, outcome.trajectory)
+                solved += len(group)
+                progress.advance(len(group), f"{(time.perf_counter() - started) / solved:.2g} s per case")
+        except KeyboardInterrupt:
+            progress.message(f"stopped; {writer.partial} keeps the finished cases: the same command goes on with it")
+            raise
+        seconds = time.perf_counter() - started
+    if failures:
+        raise SolverError(
+            f"{failures[0]}. {len(failures)} of {len(groups)} groups of cases failed; {writer.partial} keeps "
+            f"the {len(numbers) - len(writer.missing())} of {len(numbers)} cases that are finished: the same command "
+            "tries only the others again"
+        )
+    return solved, seconds, processes
 
 
 def graded(times: torch.Tensor, grading: float) -> torch.Tensor:
@@ -153,7 +187,7 @@ def _frames(problem: Problem, frames: int | None) -> int:
     return frames
 
 
-def _groups(cost: torch.Tensor, size: int) -> list[list[int]]:
+def groups_by_cost(cost: torch.Tensor, size: int) -> list[list[int]]:
     """Cases sorted by cost (the most expensive first) in groups: a batch shares its number of steps."""
     order = torch.argsort(cost, descending=True, stable=True).tolist()
     return [order[start : start + size] for start in range(0, len(order), size)]

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,17 +35,20 @@ class Group:
     dim: int
     parameters: Mapping[str, Tensor]
     times: Tensor
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | int
     device: str
     cost: float
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The group at ``position`` is solved, or failed with ``error``; ``processes`` that solve by now."""
+    """The group at ``position`` is solved, or failed with ``error``; ``processes`` that solve by now.
+
+    ``trajectory``: what the problem's ``solve`` returned, as ``as_arrays`` turns it.
+    """
 
     position: int
-    trajectory: Mapping[str, np.ndarray]
+    trajectory: Any
     error: SolverError | None
     processes: int
 
@@ -93,6 +96,21 @@ def _over_workers(groups: Sequence[Group], positions: Sequence[int], workers: in
                 future.cancel()
 
 
+def as_arrays(values: Any) -> Any:
+    """Tensors as arrays and dataclasses as dictionaries, in dictionaries and lists of such: between processes tensors
+    travel as shared memory, which ends with the process that made it.
+    """
+    if isinstance(values, Tensor):
+        return values.cpu().numpy()
+    if isinstance(values, Mapping):
+        return {name: as_arrays(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [as_arrays(value) for value in values]
+    if is_dataclass(values):
+        return {field.name: as_arrays(getattr(values, field.name)) for field in fields(values)}
+    return values
+
+
 def _start_worker() -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent deals with it
@@ -107,7 +125,7 @@ def _outcome(position: int, group: Group, processes: int) -> Outcome:
             solved = get_problem(group.problem, group.dim).solve(
                 group.parameters, group.shape, group.times, device=group.device
             )
-        return Outcome(position, {name: values.cpu().numpy() for name, values in solved.items()}, None, processes)
+        return Outcome(position, as_arrays(solved), None, processes)
     except SolverError as error:
         return Outcome(position, {}, error, processes)
     finally:

@@ -86,12 +86,13 @@ class TestHelp:
 
     def test_completed_names_are_the_registered_ones(self):
         from sciml.operators import OPERATORS
-        from sciml.problems import PROBLEMS
+        from sciml.problems import PARTICLE_PROBLEMS, PROBLEMS
 
-        assert {name: set(subsets) for name, subsets in options.PROBLEMS.items()} == {
-            name: {subset for dim in problem.dims for subset in problem(dim).subsets}
-            for name, problem in PROBLEMS.items()
-        }
+        for written, registry in ((options.PROBLEMS, PROBLEMS), (options.PARTICLE_PROBLEMS, PARTICLE_PROBLEMS)):
+            assert {name: set(subsets) for name, subsets in written.items()} == {
+                name: {subset for dim in problem.dims for subset in problem(dim).subsets}
+                for name, problem in registry.items()
+            }
         assert set(options.OPERATORS) == set(OPERATORS)
 
     @pytest.mark.parametrize(
@@ -100,6 +101,7 @@ class TestHelp:
             ("sciml generate --problem cavity --subset ", {"all", "bc", "geo", "prop"}),
             ("sciml generate -p tube --subset g", {"geo"}),
             ("sciml generate --subset taylor", {"taylor_green"}),
+            ("sciml generate -p jelly --subset ", {"all", "blocks", "drop", "obstacle"}),
         ],
     )
     def test_completed_subsets_are_those_of_the_problem(self, line, names):

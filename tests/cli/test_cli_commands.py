@@ -7,7 +7,7 @@ import pytest
 from cli_helpers import SUMMARY, invoke
 
 from sciml.errors import DataError
-from sciml.problems import PROBLEMS
+from sciml.problems import PARTICLE_PROBLEMS, PROBLEMS
 from sciml.problems.generate import Generation
 
 
@@ -204,7 +204,8 @@ class TestSmallCommands:
         for name, problem in PROBLEMS.items():
             assert name in result.stdout and problem.title.split()[0] in result.stdout
         assert "lid_velocity" not in result.stdout and "sciml problems NAME" in result.stdout
-        assert {each["name"] for each in json.loads(invoke("problems", "--json").stdout)} == set(PROBLEMS)
+        everything = json.loads(invoke("problems", "--json").stdout)
+        assert {each["name"] for each in everything} == {*PROBLEMS, *PARTICLE_PROBLEMS}
         content = json.loads(invoke("problems", "cavity", "--json").stdout)
         assert content["fields"]["velocity"] == {"components": 2, "unit": "m/s"}
         assert (content["dims"], content["resolution"], content["frames"], content["static"]) == ([2], 64, 21, False)
