@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +18,9 @@ from sciml.surrogate.surrogate import Surrogate, cells
 from sciml.surrogate.trajectory import TrajectorySurrogate
 from sciml.surrogate.trajectory_storage import from_config
 from sciml.version import __version__
+
+if TYPE_CHECKING:
+    from sciml.surrogate.particles import ParticleSurrogate
 
 
 def save(surrogate: Surrogate, directory: Path | str) -> Path:
@@ -36,9 +40,9 @@ def save(surrogate: Surrogate, directory: Path | str) -> Path:
     return write(surrogate, config, model_card(surrogate), directory)
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate | TrajectorySurrogate:
-    """Load a surrogate from its directory, or from the run directory that holds it: a ``Surrogate``, or a
-    ``TrajectorySurrogate`` of what was trained without data.
+def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate | TrajectorySurrogate | ParticleSurrogate:
+    """Load a surrogate from its directory, or from the run directory that holds it: a ``Surrogate``, a
+    ``TrajectorySurrogate`` of what was trained without data, or a ``ParticleSurrogate``.
 
     Raises ``CheckpointError`` if the directory is missing, is not a surrogate, or is damaged.
     """
@@ -56,6 +60,10 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate | Tr
     try:
         if config.get("kind") == TrajectorySurrogate.kind:
             return from_config(config, directory).to(device).eval()
+        if config.get("kind") == "particles":
+            from sciml.surrogate.particles.storage import from_config as particles_from_config
+
+            return particles_from_config(config, directory).to(device).eval()
         surrogate = Surrogate(
             Operator.from_pretrained(directory),
             get_problem(config["problem"], config.get("dim")),

@@ -6,12 +6,22 @@ Importing this package is light; torch is loaded with the first use of ``train``
 from typing import TYPE_CHECKING, Any
 
 from sciml.training.config import TrainConfig, make_config, resolve_config
+from sciml.training.particles.config import ParticleConfig
 
 if TYPE_CHECKING:
     from sciml.training.mixture_run import pretrain
     from sciml.training.run import RunResult, evaluate_run, train
 
-__all__ = ["RunResult", "TrainConfig", "evaluate_run", "make_config", "pretrain", "resolve_config", "train"]
+__all__ = [
+    "ParticleConfig",
+    "RunResult",
+    "TrainConfig",
+    "evaluate_run",
+    "make_config",
+    "pretrain",
+    "resolve_config",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

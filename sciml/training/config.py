@@ -19,6 +19,7 @@ from sciml.training.fine_tuning import RATES, find_pretrained
 
 if TYPE_CHECKING:
     from sciml.problems.base import Problem
+    from sciml.training.particles.config import ParticleConfig
 
 
 class Section(BaseModel):
@@ -164,8 +165,8 @@ class ParallelConfig(Section):
     expert: int = Field(1, ge=1, description="processes that share the experts of a sample; divides their number")
 
 
-class TrainConfig(Section):
-    """Everything that decides a training run."""
+class RunConfig(Section):
+    """What every training run has, of fields or of particles."""
 
     problem: str = "cavity"
     dim: int | None = Field(None, ge=1, le=3, description="space dimensions; default: the problem's first")
@@ -176,14 +177,7 @@ class TrainConfig(Section):
     batch_size: int = Field(16, ge=1)
     validate_every: int = Field(200, ge=1, description="steps between validations")
     tensorboard: bool = False
-    pretrained: str | None = Field(
-        None, description="weights to start from: directory of a run, a surrogate or an operator, or a hub id"
-    )
-    data: DataConfig = DataConfig()
     operator: OperatorConfig = OperatorConfig()
-    task: TaskConfig = TaskConfig()
-    constraints: list[ConstraintConfig] = Field([], description="what every prediction is made to obey, in this order")
-    experts: ExpertsConfig | None = Field(None, description="of a trajectory: the hard constraint; default: none")
     optimizer: OptimizerConfig = OptimizerConfig()
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -192,6 +186,18 @@ class TrainConfig(Section):
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, as ``config.yaml`` of a run holds it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+class TrainConfig(RunConfig):
+    """Everything that decides a training run on fields."""
+
+    pretrained: str | None = Field(
+        None, description="weights to start from: directory of a run, a surrogate or an operator, or a hub id"
+    )
+    data: DataConfig = DataConfig()
+    task: TaskConfig = TaskConfig()
+    constraints: list[ConstraintConfig] = Field([], description="what every prediction is made to obey, in this order")
+    experts: ExpertsConfig | None = Field(None, description="of a trajectory: the hard constraint; default: none")
 
 
 def merge(base: Mapping[str, Any], *updates: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,12 +251,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return _numbers(content)
 
 
-def make_config(values: Mapping[str, Any]) -> TrainConfig:
-    """Validate a nested dictionary.
+def make_config(values: Mapping[str, Any]) -> TrainConfig | ParticleConfig:
+    """Validate a nested dictionary: of a run on fields, or on particles, as its problem is.
 
     Raises ``ConfigError`` that names the key, suggests the nearest, or states the bound.
     """
-    return validated(TrainConfig, values)
+    from sciml.training.particles.config import PARTICLES, ParticleConfig
+
+    return validated(ParticleConfig if values.get("problem") in PARTICLES else TrainConfig, values)
 
 
 def validated(schema: type[S], values: Mapping[str, Any]) -> S:
@@ -377,14 +385,17 @@ def resolve_config(
     file: Path | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
-) -> TrainConfig:
+) -> TrainConfig | ParticleConfig:
     """The problem's recipe, overlaid by a file, then by dotted overrides, then by the flags of the command line.
 
     With pretrained weights the recipe gives no options of the operator, which come with the weights; what is predicted
     is what they have learned to predict, and the learning rates are those of fine-tuning.
     """
     from sciml.problems import get_problem
+    from sciml.training.particles.config import PARTICLES, resolve_particle_config
 
+    if problem in PARTICLES:
+        return resolve_particle_config(problem, operator, file, overrides, flags)
     chosen_by_user = merge(load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {})
     chosen = operator or chosen_by_user.get("operator", {}).get("name")
     chosen_problem = get_problem(problem, chosen_by_user.get("dim"))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from sciml.training.config import OptimizerConfig, TrainConfig
 from sciml.training.fine_tuning import group_rates
 from sciml.training.parallel import World
 from sciml.training.sampling import step_generator
+
+if TYPE_CHECKING:
+    from sciml.training.particles.config import ParticleConfig
 
 LOG_EVERY = 20
 """Steps between two lines of ``metrics.jsonl``."""
@@ -90,7 +93,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: TrainConfig | ParticleConfig,
         surrogate: Model,
         task: nn.Module,
         sources: tuple[Source, Source],

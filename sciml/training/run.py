@@ -48,6 +48,7 @@ from sciml.training.log import MetricsLog
 from sciml.training.loop import Interrupted, Source, Trainer
 from sciml.training.losses import LOSSES
 from sciml.training.parallel import World, world
+from sciml.training.particles.config import ParticleConfig
 from sciml.training.tasks import PairLoss, UnrolledLoss
 from sciml.version import __version__
 
@@ -73,12 +74,12 @@ class RunResult:
 
 
 def train(
-    config: TrainConfig,
+    config: TrainConfig | ParticleConfig,
     out: Path | str | None = None,
     resume: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Generate or read data, train, evaluate on held-out cases, save the surrogate.
+    """Generate or read data, train, evaluate on held-out cases, save the surrogate: of fields, or of particles.
 
     ``out``: the run directory, by default ``runs/<problem>/<operator>/<time>``. ``resume``: a run directory to go on
     with, or ``"auto"`` for the newest unfinished one (a new run if there is none).
@@ -86,6 +87,10 @@ def train(
     Raises ``ConfigError``, ``DataError``, ``CheckpointError`` for what the user can mend, ``Interrupted`` (a
     ``KeyboardInterrupt``) after a signal, with the state in a checkpoint.
     """
+    if isinstance(config, ParticleConfig):
+        from sciml.training.particles.run import train_particles
+
+        return train_particles(config, out, resume, progress)
     progress = progress or Progress()
     problem = get_problem(config.problem, config.dim)
     config = complete(config, problem)
@@ -146,9 +151,13 @@ def evaluate_run(
     """Evaluate a run's surrogate: on its own test cases, those of another split, or all cases of data files."""
     run = Path(run)
     config = read_config(run)
+    progress = progress or Progress()
+    if isinstance(config, ParticleConfig):
+        from sciml.training.particles.run import evaluate_particle_run
+
+        return evaluate_particle_run(run, config, data, split, progress)
     surrogate = load(run)
     problem = surrogate.problem
-    progress = progress or Progress()
     own = _prepared(config, problem, "cpu", progress)
     if data:
         files = [Path(file) for file in data]
@@ -290,7 +299,7 @@ def write_json(path: Path, content: Any) -> None:
 # -------------------------------------------------------------------------------------------------- the run directory
 
 
-def read_config(run: Path) -> TrainConfig:
+def read_config(run: Path) -> TrainConfig | ParticleConfig:
     """The resolved configuration of a run.
 
     Raises ``CheckpointError`` if the directory is not a run.

@@ -1,0 +1,1 @@
+"""Training surrogates of particles: what is theirs alone; loop, run directory and checkpoints are shared."""
