@@ -55,6 +55,12 @@ def test_solve_without_data(tmp_path, capsys):
     assert "20 steps without data" in capsys.readouterr().out
 
 
+def test_particles(tmp_path, capsys):
+    assert load("particles").main(tmp_path, steps=30) < 1.5
+    assert "60 of them stepped" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("**/*.vtu"))) == 20
+
+
 def test_gallery(tmp_path, monkeypatch):
     """Every problem is drawn; the quick ones are enough here."""
     gallery = load("gallery")

@@ -18,37 +18,43 @@ BALANCE = (
     ("volume\ndrift", "volume_drift"),
 )
 PATHS = (
-    ("dense", "all particles"),
-    ("sparse", "stepped particles"),
+    ("dense", "{}, all particles"),
+    ("sparse", "{}, stepped particles"),
     ("upsampled_truth", "all, from true sparse points"),
     ("constant_velocity", "constant velocity"),
     ("constant_velocity_contained", "… stopped by the walls"),
     ("constant_acceleration", "constant acceleration"),
     ("constant_acceleration_contained", "… stopped by the walls"),
 )
+BY_SUBSET = (
+    ("dense", "{}"),
+    ("upsampled_truth", "from true\nsparse points"),
+    ("constant_velocity", "constant\nvelocity"),
+    ("constant_velocity_contained", "… with\nwalls"),
+    ("constant_acceleration", "constant\nacceleration"),
+)
 
 
 def particle_tables(operator: str, test: Mapping[str, Any]) -> "list[Table]":
-    """Rich tables of a ``test`` entry: rollout errors by method and subset, then what a rollout should keep."""
+    """Rich tables of a ``test`` entry: rollout errors, the same by subset, and what a rollout should keep."""
+    known = [(key, label.format(operator)) for key, label in PATHS if key in test]
+    rows = [[label, _text(test[key]), _text(test.get(f"{key}_last"))] for key, label in known]
+    title = f"{test['cases']} held-out scenes: rollout error relative to displacement; less is better\n"
+    tables = [make_table(["method", "all frames", "at the end"], rows, title, numbers_from=1)]
     subsets = test.get("per_subset") or {}
-    headings = ["method", f"all ({test['cases']})", "at the end"]
-    headings += [f"{name} ({values['cases']})" for name, values in subsets.items()]
-    rows = []
-    for key, label in PATHS:
-        if key not in test:
-            continue
-        name = f"{operator}: {label}" if key in ("dense", "sparse") else label
-        rows.append([name, *(_text(v.get(k)) for v, k in ((test, key), (test, f"{key}_last")))])
-        rows[-1] += [_text(values.get(key)) for values in subsets.values()]
-    title = "Held-out scenes: rollout error relative to displacement; less is better\n"
-    tables = [make_table(headings, rows, title, numbers_from=1)]
+    if len(subsets) > 1:
+        shown = [(key, heading) for key, heading in BY_SUBSET if key in test]
+        rows = [
+            [f"{name} ({values['cases']})", *(_text(values.get(key)) for key, _ in shown)]
+            for name, values in subsets.items()
+        ]
+        headings = ["scenes", *(heading.format(operator) for _, heading in shown)]
+        tables.append(make_table(headings, rows, "By subset, all frames\n", numbers_from=1))
     kept = [(heading, test[key]) for heading, key in BALANCE if key in test]
     row = [operator, *(_text(value) for _, value in kept), _text(test.get("seconds_per_step"))]
+    headings = ["", *(heading for heading, _ in kept), "seconds\na step"]
     title = "Distances are relative to displacement, drifts to the truth's scale\n"
-    tables.append(
-        make_table(["method", *(heading for heading, _ in kept), "seconds\na step"], [row], title, numbers_from=1)
-    )
-    return tables
+    return [*tables, make_table(headings, [row], title, numbers_from=1)]
 
 
 def particle_next_steps(directory: Path) -> str:

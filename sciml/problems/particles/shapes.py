@@ -7,6 +7,7 @@ the axes, for what stands at walls. Lengths in metres, float64.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -181,10 +182,14 @@ class Placed:
 
 @dataclass(frozen=True)
 class Block:
-    """The box from ``lower (d,)`` to ``upper (d,)``."""
+    """The box from ``lower (d,)`` to ``upper (d,)``, tensors or lists."""
 
     lower: Tensor
     upper: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper"):
+            object.__setattr__(self, name, torch.as_tensor(getattr(self, name), dtype=torch.float64))
 
     @cached_property
     def centre(self) -> Tensor:
@@ -198,8 +203,9 @@ class Block:
         return ((points >= self.lower) & (points <= self.upper)).all(1)
 
 
-def ball(centre: Tensor, radius: float) -> Placed:
+def ball(centre: Tensor | Sequence[float], radius: float) -> Placed:
     """The ball (2D: disk) of this centre ``(d,)`` and radius."""
+    centre = torch.as_tensor(centre, dtype=torch.float64)
     return Placed(Ball(), centre, radius, torch.eye(len(centre), dtype=centre.dtype))
 
 

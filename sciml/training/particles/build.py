@@ -161,4 +161,5 @@ def _free_parameters(part: ParticlePart, number: int) -> Tensor:
     """Distinct rows of the free particles of a case: every material counts once."""
     file, case = part.cases[number]
     trajectory = file.trajectory(case)
-    return trajectory.parameters[~trajectory.fixed].unique(dim=0)
+    rows = trajectory.parameters[~trajectory.fixed]
+    return rows.unique(dim=0) if rows.numel() else rows
