@@ -21,7 +21,15 @@ from sciml.training.loop import Interrupted, Trainer
 from sciml.training.parallel import World, world
 from sciml.training.particles.build import build_surrogate, check_operator
 from sciml.training.particles.config import ParticleConfig, complete_particles
-from sciml.training.particles.data import ParticlePart, ParticleSplit, SparseWindows, check_files, prepare, whole
+from sciml.training.particles.data import (
+    ParticlePart,
+    ParticleSplit,
+    SparseWindows,
+    check_files,
+    hard_part,
+    prepare,
+    whole,
+)
 from sciml.training.particles.evaluation import evaluate, save_predictions, validation
 from sciml.training.particles.task import ParticleLoss
 from sciml.training.run import (
@@ -113,9 +121,10 @@ def evaluate_particle_run(
     if split is not None and split != config.data.split:
         if config.data.files:
             raise ConfigError("this run was trained on your own files, which have no held-out subsets; give --data")
-        own = config.data.model_copy(update={"split": split})
         if split == "extrapolate":
             progress.message("bodies of kinds that no training scene had")
+            return evaluate_particles(surrogate, hard_part(config.data, problem, "cpu", progress), None, progress)
+        own = config.data.model_copy(update={"split": split})
         return evaluate_particles(surrogate, prepare(own, problem, "cpu", progress).test, None, progress)
     return evaluate_particles(surrogate, prepare(config.data, problem, "cpu", progress).test, None, progress)
 
