@@ -2,7 +2,7 @@
 
     python benchmarks/particle_accuracy.py [--minutes 2.5] [--seeds 0 1 2] [--frames 150] [--workers 2]
 
-The same trajectories for all (bodies in the air, ever other shapes); every contender trains so many minutes (wall
+The same trajectories for all; every contender trains so many minutes (wall
 clock) on one thread, as many at a time as there are workers. "sparse": 250 particles of a scene are stepped and the
 others brought along by the KernelUpsampler that is trained beside. Errors are relative to displacement
 (``sciml.training.particles.evaluation``), over all predicted frames of the test scenes.

@@ -108,9 +108,6 @@ def resolve_particle_config(
     recipe = found.recipe(name)
     if {"epochs", "steps", "minutes"} & set(chosen.get("budget") or {}):
         recipe.pop("budget", None)
-    data = chosen.get("data") or {}
-    if data.get("split") == "extrapolate" or data.get("files"):
-        recipe.get("data", {}).pop("subset", None)  # that is about all kinds of scenes, or about those of the files
     named = {"operator": {"name": name}} if name else {}
     return complete_particles(validated(ParticleConfig, merge(recipe, chosen, named, {"problem": problem})), found)
 

@@ -1,6 +1,6 @@
 """How good a particle surrogate is on scenes that it never saw, beside extrapolating and beside true sparse points.
 
-Protocol: the first ``history + 1`` frames are given, the rest is rolled out. Errors are relative to displacement: the
+Protocol: the first ``given_frames`` frames are given, the rest is rolled out. Errors are relative to displacement: the
 root mean square distance to the truth over all free particles (and frames), divided by the root mean square
 displacement of the truth from the last given frame, over the same particles and all frames. Extrapolations (constant
 velocity, constant acceleration) go through walls; ``_contained`` stops them there.
@@ -62,11 +62,11 @@ def roll_out(surrogate: ParticleSurrogate, trajectory: ParticleTrajectory, info:
 
     Raises ``DataError`` for a trajectory too short to start from.
     """
-    given = surrogate.history + 1
+    given = given_frames(surrogate)
     if trajectory.n_frames <= given:
         raise DataError(f"case {case} has {trajectory.n_frames} frames; {given} are given and at least 1 is predicted")
     device = next(surrogate.parameters()).device
-    scene = scene_of(trajectory, info, slice(0, given)).to(device)
+    scene = scene_of(trajectory, info, slice(given - surrogate.history - 1, given)).to(device)
     truth = trajectory.position[given:]
     stepped = surrogate.choose(scene, seed=case)
     told = truth.to(device)
@@ -89,18 +89,23 @@ def roll_out(surrogate: ParticleSurrogate, trajectory: ParticleTrajectory, info:
         dense,
         sparse,
         upsampled,
-        extrapolations(scene.to("cpu"), truth),
+        extrapolations(scene_of(trajectory, info, slice(given - 3, given)), truth),
         stepped.cpu(),
         seconds,
         case,
     )
 
 
+def given_frames(surrogate: ParticleSurrogate) -> int:
+    """Frames before a rollout: those that the surrogate reads, and at least the three that have an acceleration."""
+    return max(surrogate.history + 1, 3)
+
+
 def extrapolations(scene: Scene, truth: Tensor) -> dict[str, Tensor]:
-    """``constant_velocity`` and ``constant_acceleration`` from the last given frames, the same stopped by the box."""
+    """``constant_velocity`` and ``constant_acceleration`` from the last three frames, the same stopped by the box."""
     steps = torch.arange(1, len(truth) + 1).to(truth)[:, None, None]
     velocity = scene.displacements[-1]
-    acceleration = velocity - scene.displacements[-2] if len(scene.displacements) > 1 else torch.zeros_like(velocity)
+    acceleration = velocity - scene.displacements[-2]
     found = {
         "constant_velocity": scene.position + steps * velocity,
         # semi-implicit: v grows by a before every step
@@ -272,25 +277,24 @@ def validation(part: ParticlePart, steps: int = VALIDATION_STEPS) -> Callable[[P
 
 
 def save_predictions(
-    file: Path, shown: Sequence[Rollout], curves: Mapping[str, Tensor], info: ParticleInfo, history: int
+    file: Path, shown: Sequence[Rollout], curves: Mapping[str, Tensor], info: ParticleInfo, given: int
 ) -> None:
     """What ``sciml.plotting`` draws; the given frames come first in every path."""
     content: dict[str, Any] = {
         "bounds": np.array(info.bounds),
         "interval": np.array(info.interval),
-        "history": np.array(history),
         "kinds": np.array(info.kinds),
         "cases": np.array([rollout.case for rollout in shown]),
         "subsets": np.array([rollout.trajectory.subset for rollout in shown]),
         "gravity": np.array(info.gravity),
-        **{f"curve_{name}": torch.cat([curve.new_zeros(history + 1), curve]).numpy() for name, curve in curves.items()},
+        **{f"curve_{name}": torch.cat([curve.new_zeros(given), curve]).numpy() for name, curve in curves.items()},
     }
     for number, rollout in enumerate(shown):
-        given = rollout.trajectory.position[: history + 1]
+        first = rollout.trajectory.position[:given]
         content |= {
-            f"truth_{number}": torch.cat([given, rollout.truth]).numpy(),
-            f"dense_{number}": torch.cat([given, rollout.dense]).numpy(),
-            f"sparse_{number}": torch.cat([given[:, rollout.stepped], rollout.sparse]).numpy(),
+            f"truth_{number}": torch.cat([first, rollout.truth]).numpy(),
+            f"dense_{number}": torch.cat([first, rollout.dense]).numpy(),
+            f"sparse_{number}": torch.cat([first[:, rollout.stepped], rollout.sparse]).numpy(),
             f"sparse_index_{number}": rollout.stepped.numpy(),
             f"kind_{number}": rollout.trajectory.kind.numpy(),
             f"fixed_{number}": rollout.trajectory.fixed.numpy(),

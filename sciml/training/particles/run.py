@@ -30,7 +30,7 @@ from sciml.training.particles.data import (
     prepare,
     whole,
 )
-from sciml.training.particles.evaluation import evaluate, save_predictions, validation
+from sciml.training.particles.evaluation import evaluate, given_frames, save_predictions, validation
 from sciml.training.particles.task import ParticleLoss
 from sciml.training.run import (
     FREE_TO_CHANGE,
@@ -103,7 +103,7 @@ def evaluate_particles(
     with progress.phase("evaluate", 1):
         summary, shown, curves = evaluate(surrogate, test, progress)
     if directory is not None:
-        save_predictions(directory / "predictions.npz", shown, curves, test.info, surrogate.history)
+        save_predictions(directory / "predictions.npz", shown, curves, test.info, given_frames(surrogate))
     return summary
 
 
