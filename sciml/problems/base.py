@@ -35,8 +35,6 @@ class Problem(CaseFamily):
     """The fields that a surrogate predicts unless the configuration says otherwise."""
     given: ClassVar[tuple[str, ...]] = ()
     """Of a static problem: the fields that the learned ones follow from."""
-    static: ClassVar[bool] = False
-    """One frame and no time: some fields are given, the others follow."""
     divergence_free: ClassVar[bool] = False
     first_frame: ClassVar[int] = 0
     """Evaluation starts from this true frame: 1 where frame 0 is a fluid at rest."""
@@ -60,20 +58,6 @@ class Problem(CaseFamily):
                 f"resolution is {resolution!r}; expected a whole number >= {SMALLEST_RESOLUTION}, or {self.dim} of them"
             )
         return shape
-
-    def frame_times(
-        self, parameters: ParameterValues, frames: int | None = None, interval: float | None = None
-    ) -> Tensor:
-        """Times of frames ``interval`` seconds apart, ``(B, frames)``; of a static problem one frame at 0.
-
-        Raises ``ConfigError`` for an interval that is not positive.
-        """
-        interval = self.frame_interval if interval is None else interval
-        if not 0 < interval < float("inf"):
-            raise ConfigError(f"the interval between frames is {interval}; it must be positive")
-        batch = next(iter(self.as_parameters(parameters).values())).shape[0]
-        frames = 1 if self.static else self.frames if frames is None else frames
-        return (interval * torch.arange(frames, dtype=torch.float64)).expand(batch, frames)
 
     @abstractmethod
     def lengths(self, parameters: Mapping[str, Tensor]) -> Tensor:

@@ -96,6 +96,8 @@ class CaseFamily(ABC):
     """Seconds between frames, the same for all cases."""
     group: ClassVar[int] = 12
     """Cases that generation solves together: enough to use the cache well, few enough to keep all cores busy."""
+    static: ClassVar[bool] = False
+    """One frame and no time: some fields are given, the others follow."""
     solver: ClassVar[str] = ""
     """What a data file says it was made with."""
 
@@ -195,6 +197,20 @@ class CaseFamily(ABC):
     @abstractmethod
     def draw(self, subset: str, generator: torch.Generator, resolution: int) -> dict[str, float]:
         """The parameters of one random case of a subset (those with a default may be left out)."""
+
+    def frame_times(
+        self, parameters: ParameterValues, frames: int | None = None, interval: float | None = None
+    ) -> Tensor:
+        """Times of frames ``interval`` seconds apart, ``(B, frames)``; of a static problem one frame at 0.
+
+        Raises ``ConfigError`` for an interval that is not positive.
+        """
+        interval = self.frame_interval if interval is None else interval
+        if not 0 < interval < float("inf"):
+            raise ConfigError(f"the interval between frames is {interval}; it must be positive")
+        batch = next(iter(self.as_parameters(parameters).values())).shape[0]
+        frames = 1 if self.static else self.frames if frames is None else frames
+        return (interval * torch.arange(frames, dtype=torch.float64)).expand(batch, frames)
 
 
 def _as_float64(name: str, value: Any) -> Tensor:

@@ -173,20 +173,6 @@ class ParticleProblem(CaseFamily):
                     f"({tensor.shape[0]},)"
                 )
 
-    def frame_times(
-        self, parameters: ParameterValues, frames: int | None = None, interval: float | None = None
-    ) -> Tensor:
-        """Times of frames ``interval`` seconds apart, ``(B, frames)``.
-
-        Raises ``ConfigError`` for an interval that is not positive.
-        """
-        interval = self.frame_interval if interval is None else interval
-        if not 0 < interval < float("inf"):
-            raise ConfigError(f"the interval between frames is {interval}; it must be positive")
-        batch = next(iter(self.as_parameters(parameters).values())).shape[0]
-        frames = self.frames if frames is None else frames
-        return (interval * torch.arange(frames, dtype=torch.float64)).expand(batch, frames)
-
     def solve(
         self,
         parameters: ParameterValues,
