@@ -28,7 +28,7 @@ import torch.multiprocessing as mp
 from harness import Row, report
 from torch import Tensor
 
-from sciml.constraints.expert_parallel import Group, own_share
+from sciml.collectives import Group, own_share
 from sciml.constraints.least_squares import Options, PointwiseProblem, least_squares, least_squares_of_shares
 from sciml.constraints.mixture_of_experts import MixtureOfExpertsConstraint
 from sciml.problems import get_problem

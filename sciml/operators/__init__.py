@@ -14,12 +14,19 @@ acceleration = stepper(particle_graph(position, velocity, radius=0.03))       # 
 from sciml.operators.base import Operator, create_operator
 from sciml.operators.deeponet import DeepONet
 from sciml.operators.fno import FNO
+from sciml.operators.neuralstagger import NeuralStagger
 from sciml.operators.particles import GIOROM, GNS, ParticleOperator, particle_graph
 from sciml.operators.particles.upsampler import KernelUpsampler
 from sciml.operators.poseidon import Poseidon, PoseidonConfig
 from sciml.operators.unet import UNet
 
-OPERATORS: dict[str, type[Operator]] = {"fno": FNO, "unet": UNet, "deeponet": DeepONet, "poseidon": Poseidon}
+OPERATORS: dict[str, type[Operator]] = {
+    "fno": FNO,
+    "unet": UNet,
+    "deeponet": DeepONet,
+    "poseidon": Poseidon,
+    "neuralstagger": NeuralStagger,
+}
 PARTICLE_OPERATORS: dict[str, type[ParticleOperator]] = {"giorom": GIOROM, "gns": GNS}
 
 __all__ = [
@@ -30,6 +37,7 @@ __all__ = [
     "PARTICLE_OPERATORS",
     "DeepONet",
     "KernelUpsampler",
+    "NeuralStagger",
     "Operator",
     "ParticleOperator",
     "Poseidon",

@@ -21,8 +21,9 @@ class Operator(Stored):
 
     A subclass sets ``name`` (its key in ``OPERATORS``), calls ``super().__init__`` first, and defines
     ``forward(x, *, time=None, parameters=None)`` with ``x (B, in_channels, *grid)``, ``time (B,)`` and
-    ``parameters (B, n_parameters)``, which returns ``(B, out_channels, *grid)``. ``Operator.from_pretrained`` finds
-    the class in ``OPERATORS``.
+    ``parameters (B, n_parameters)``, which returns ``(B, temporal * out_channels, *grid)``, frames first:
+    ``.unflatten(1, (temporal, out_channels))[:, k]`` is frame k + 1. ``Operator.from_pretrained`` finds the class in
+    ``OPERATORS``.
 
     Args:
         dim: number of grid axes, 1 to 3.
@@ -36,6 +37,8 @@ class Operator(Stored):
 
     dims: ClassVar[tuple[int, ...]] = (1, 2, 3)
     """Numbers of grid axes that it exists for."""
+    temporal: int = 1
+    """Successive frames that one call gives, as ``temporal * out_channels`` channels, frames first."""
 
     @classmethod
     def family(cls) -> "Mapping[str, type[Operator]]":

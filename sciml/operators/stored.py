@@ -72,13 +72,13 @@ class Stored(nn.Module):
 
         Each file is written aside and renamed, the configuration last: a reader never sees half a file.
         """
+        text = json.dumps(self.saved_config(), indent=2)  # first: what cannot be saved leaves no files behind
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         aside = directory / f".{WEIGHTS_FILE}.{os.getpid()}"
         save_file(tensors, aside, metadata={"format": "pt"})
         os.replace(aside, directory / WEIGHTS_FILE)
-        text = json.dumps(self.saved_config(), indent=2)
         aside = directory / f".{CONFIG_FILE}.{os.getpid()}"
         aside.write_text(text + "\n", encoding="utf-8")
         os.replace(aside, directory / CONFIG_FILE)

@@ -13,6 +13,7 @@ from sciml.operators.base import Operator
 from sciml.operators.layers.condition import Condition
 from sciml.operators.layers.convolution import CONV, CONV_TRANSPOSE, same_convolution
 from sciml.operators.layers.coordinates import cell_coordinates
+from sciml.operators.layers.linear import under_func
 from sciml.operators.layers.patches import crop, from_patches, pad_to_multiple, to_patches
 from sciml.operators.stored import check_positive
 
@@ -119,7 +120,7 @@ class UNet(Operator):
         if self.coordinates:
             c = cell_coordinates(x.shape[2:], like=x, extent=[n / self.patch_size for n in grid])
             x = torch.cat([x, c.expand(x.shape[0], *c.shape[1:])], dim=1)
-        if self.dim == 2:  # the layout that convolutions on a CPU and on tensor cores want
+        if self.dim == 2 and not under_func():  # the layout that convolutions on a CPU and on tensor cores want
             x = x.contiguous(memory_format=torch.channels_last)
 
         x = self.stem(x)

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from gloo_ranks import Ranks
 
-from sciml.constraints.expert_parallel import (
+from sciml.collectives import (
     broadcast_bases,
     gather,
     on_all_ranks,

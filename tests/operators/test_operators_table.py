@@ -25,12 +25,19 @@ SMALL = {
         "resize": "pad",
         "time_conditioning": False,
     },
+    "neuralstagger": {"spatial": 2, "options": {"hidden_channels": 6, "n_layers": 2, "n_modes": (5, 5)}},
 }
-IN_ONE_DIMENSION = {"fno": {"n_modes": (5,)}, "unet": {"dim": 1}, "deeponet": {"n_sensors": (4,)}}
+IN_ONE_DIMENSION = {
+    "fno": {"n_modes": (5,)},
+    "unet": {"dim": 1},
+    "deeponet": {"n_sensors": (4,)},
+    "neuralstagger": {"dim": 1, "options": {"hidden_channels": 6, "n_layers": 2, "n_modes": (5,)}},
+}
 IN_THREE_DIMENSIONS = {
     "fno": {"n_modes": (3, 4, 5)},
     "unet": {"dim": 3},
     "deeponet": {"n_sensors": (4, 3, 2)},
+    "neuralstagger": {"dim": 3, "options": {"hidden_channels": 6, "n_layers": 2, "n_modes": (3, 4, 5)}},
 }
 NAMES = sorted(OPERATORS)
 ANY_DIMENSION = [name for name in NAMES if OPERATORS[name].dims == (1, 2, 3)]

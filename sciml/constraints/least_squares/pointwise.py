@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sciml.constraints.expert_parallel import (
+from sciml.collectives import (
     Group,
     combined,
     gather,
@@ -67,7 +67,7 @@ class PointwiseProblem(Problem):
             gives the terms of its own tiles (``own_share``) and coefficients that broadcast to those; rows, start and
             weights are those of all, on every rank. The blocks of J'J are gathered and every rank takes the same step.
             Gradients of terms and coefficients are those of the own tiles: of what the ranks have in common (a
-            coefficient of the whole equation, a basis that every rank has) pass ``expert_parallel.shared``.
+            coefficient of the whole equation, a basis that every rank has) pass ``collectives.shared``.
 
     Raises ``DataError`` for wrong shapes, ``ConfigError`` for a negative ridge or one that is missing where the rows
     cannot determine the weights.

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from torch import Tensor
 
-from sciml.constraints.expert_parallel import Group, gather, on_all_ranks, rank_of, share_sizes, size_of
+from sciml.collectives import Group, gather, on_all_ranks, rank_of, share_sizes, size_of
 from sciml.constraints.least_squares.problem import Problem
 from sciml.constraints.least_squares.report import Options, Report
 from sciml.constraints.least_squares.solve import Solution, least_squares, speak

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from sciml.constraints.expert_parallel import Group, own_share, shared, spread
+from sciml.collectives import Group, own_share, shared, spread
 from sciml.constraints.least_squares import Options, PointwiseProblem, least_squares, least_squares_of_shares
 from sciml.constraints.mixture_of_experts.equation import Equation
 from sciml.constraints.mixture_of_experts.report import ExpertReport
@@ -57,7 +57,7 @@ class MixtureOfExpertsConstraint(nn.Module):
         ridge: of the weights, in units of the mean square residual.
         options, gradient, on_failure: of ``least_squares``; options None: its own with less damping at first.
 
-    ``expert_group``: ranks that share the experts of every case (``expert_parallel``), all of
+    ``expert_group``: ranks that share the experts of every case (``sciml.collectives``), all of
     which have the same basis and call the layer alike; None: this process solves all. Training sets it
     (``parallel.expert``).
 

@@ -49,7 +49,14 @@ def _takes_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 def transformed() -> bool:
     """Whether the code is being compiled, or under ``torch.func``: neither takes a backward pass of our own."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() or under_func()
+
+
+def under_func() -> bool:
+    """Whether the code runs under ``torch.func``: ``vmap`` of several networks, say, which has no rule for memory
+    formats and for the fused attention, and whose tensors must not be kept.
+    """
+    return torch._C._are_functorch_transforms_active()
 
 
 @functools.lru_cache(maxsize=1)

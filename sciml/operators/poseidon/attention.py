@@ -77,8 +77,8 @@ class WindowAttention(nn.Module):
     def bias(self, size: Size, mask: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is added to the logits: ``(heads, tokens, tokens)``, and the mask, unless the kept bias contains it."""
         weights = list(self.self.continuous_position_bias_mlp.parameters())
-        # Changes of tensors made in inference mode leave no trace.
-        traceless = torch.compiler.is_compiling() or any(w.is_inference() for w in weights)
+        # Changes of tensors made in inference mode leave no trace; those of a transform live inside it only.
+        traceless = transformed() or any(w.is_inference() for w in weights)
         if torch.is_grad_enabled() or self.training or traceless:
             return self._bias(size, like), mask
         state = (size, like.dtype, mask, [_steps, *((w.data_ptr(), w._version) for w in weights)])

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sciml.operators.layers.linear import transformed
+from sciml.operators.layers.linear import transformed, under_func
 
 NORM_EPS = 1e-12
 CHUNK = 2**18
@@ -61,7 +61,11 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout:
     start = bias.ndim - 3
     query, key, value = (t.transpose(2, 3).flatten(start, start + 1) for t in (query, key, value))
     bias = bias.flatten(0, start).unsqueeze(0)
-    found = F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=1.0)
+    if under_func():  # the fused kernels have neither a rule for vmap nor, then, a gradient for the bias
+        weights = (query @ key.mT + bias).softmax(-1)
+        found = F.dropout(weights, dropout, dropout > 0) @ value
+    else:
+        found = F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=1.0)
     return found.reshape(batch, count, heads, tokens, width).transpose(2, 3)
 
 

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sciml.errors import ConfigError, DataError
 from sciml.operators.base import Operator
+from sciml.operators.layers.linear import under_func
 from sciml.operators.layers.patches import crop, pad_to_multiple
 from sciml.operators.poseidon import weights
 from sciml.operators.poseidon.attention import WindowAttention
@@ -218,6 +219,11 @@ class Poseidon(Operator):
         # Once more would be one batch too many for running statistics.
         again = self.settings.gradient_checkpointing and not isinstance(block, ResNetBlock)
         if again and self.training and torch.is_grad_enabled():
+            if under_func():
+                raise ConfigError(
+                    "poseidon: gradient_checkpointing recomputes nothing under torch.func (NeuralStagger with mode "
+                    "independent is); leave it out"
+                )
             return checkpoint(block, *arguments, use_reentrant=False)
         return block(*arguments)
 

@@ -1,8 +1,9 @@
-"""Experts of one sample on several processes: differentiable collectives, and errors that reach every process.
+"""Parts of one sample on several processes: differentiable collectives, and errors that reach every process.
 
-The ranks of an expert group hold the same network and the same samples; each solves its own tiles, and the weights of
-all tiles are gathered. A tensor is then either *replicated* (the same values on each rank; the gradient on each rank is
-the whole gradient, as one process has it) or a *share* (a rank's own tiles and the gradient with respect to them):
+The ranks of an expert group hold the same network and the same samples; each does its own tiles (the experts of a
+constraint, the subtasks of an operator), and what all of them made is gathered. A tensor is then either *replicated*
+(the same values on each rank; the gradient on each rank is the whole gradient, as one process has it) or a *share* (a
+rank's own tiles and the gradient with respect to them):
 
 | function | forward | backward |
 |---|---|---|
@@ -51,16 +52,16 @@ def share_sizes(tiles: int, group: Group) -> list[int]:
     return [whole + (rank < rest) for rank in range(size_of(group))]
 
 
-def own_share(tiles: int, group: Group) -> slice:
-    """The tiles of this rank.
+def own_share(tiles: int, group: Group, noun: str = "tiles") -> slice:
+    """The tiles of this rank; ``noun`` is what messages call them.
 
     Raises ``ConfigError`` if there are fewer tiles than ranks, naming both numbers.
     """
     sizes = share_sizes(tiles, group)
     if sizes[-1] == 0:
         raise ConfigError(
-            f"{len(sizes)} ranks share the experts of a sample, but there are only {tiles}; use "
-            f"parallel.expert={tiles} or fewer, or more tiles"
+            f"{len(sizes)} ranks share the {noun} of a sample, but there are only {tiles}; use "
+            f"parallel.expert={tiles} or fewer, or more {noun}"
         )
     start = sum(sizes[: rank_of(group)])
     return slice(start, start + sizes[rank_of(group)])
@@ -245,7 +246,7 @@ def _fail_on_all_ranks(error: Exception | None, group: dist.ProcessGroup) -> NoR
     if error is not None and not isinstance(error, SciMLError):
         raise error
     named = [f"rank {dist.get_global_rank(group, rank)}: {reason}" for rank, reason in enumerate(reasons) if reason]
-    raise SolverError(f"the experts of {'; '.join(named)}") from error
+    raise SolverError(f"failed on {'; '.join(named)}") from error
 
 
 def _device(group: dist.ProcessGroup) -> torch.device:
