@@ -17,6 +17,7 @@ from sciml.physics.boundary import (
 from sciml.physics.burgers import burgers_box, burgers_residual, burgers_rhs, burgers_transport, odd_extension
 from sciml.physics.channel import entrance_length, poiseuille_pressure_gradient, poiseuille_velocity
 from sciml.physics.conditions import Condition, Dirichlet, Neumann, Robin
+from sciml.physics.crank_nicolson import of_each_frame, spectral_defects
 from sciml.physics.darcy import darcy_operator, darcy_residual, face_fluxes
 from sciml.physics.diffusion_sorption import (
     Soil,
@@ -34,6 +35,7 @@ from sciml.physics.fast_diagonalisation import (
 )
 from sciml.physics.gray_scott import gray_scott_reaction, gray_scott_residual, gray_scott_rhs, gray_scott_symbol
 from sciml.physics.grid import Axis, Grid, box, stretched_axis, uniform_axis
+from sciml.physics.momentum_defect import StepPreconditioner, acceleration
 from sciml.physics.navier_stokes import continuity_residual, momentum_residual, trajectory_residual
 from sciml.physics.spectral import PeriodicBox
 from sciml.physics.stencils import (
@@ -68,8 +70,10 @@ __all__ = [
     "PeriodicBox",
     "Robin",
     "Soil",
+    "StepPreconditioner",
     "VorticityEquation",
     "Wall",
+    "acceleration",
     "advection",
     "boundary_values",
     "box",
@@ -97,6 +101,7 @@ __all__ = [
     "metrics",
     "momentum_residual",
     "odd_extension",
+    "of_each_frame",
     "poiseuille_pressure_gradient",
     "poiseuille_velocity",
     "retardation",
@@ -106,6 +111,7 @@ __all__ = [
     "sorption_rate",
     "sorption_residual",
     "sorption_spectral_radius",
+    "spectral_defects",
     "stretched_axis",
     "trajectory_residual",
     "uniform_axis",

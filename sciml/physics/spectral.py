@@ -83,13 +83,16 @@ class PeriodicBox:
     # ------------------------------------------------------------------------------------------------- transforms
 
     def forward(self, field: Tensor) -> Tensor:
-        """Spectrum ``(B, C, *k)`` of a field ``(B, C, *grid)``. Raises ``DataError`` for another grid."""
-        if tuple(field.shape[2:]) != self.shape:
+        """Spectrum ``(B, C, *k)`` of a field ``(B, C, *grid)``, or ``(B, T, C, *k)`` of its frames.
+
+        Raises ``DataError`` for another grid.
+        """
+        if field.ndim not in (self.dim + 2, self.dim + 3) or tuple(field.shape[-self.dim :]) != self.shape:
             raise DataError(f"field has shape {tuple(field.shape)}; expected (cases, components, *{self.shape})")
         return torch.fft.rfftn(field, dim=self._axes)
 
     def inverse(self, spectrum: Tensor) -> Tensor:
-        """Field ``(B, C, *grid)`` of a spectrum ``(B, C, *k)``."""
+        """Field ``(B, C, *grid)`` of a spectrum ``(B, C, *k)``, or ``(B, T, C, *grid)`` of its frames."""
         return torch.fft.irfftn(spectrum, s=self.shape, dim=self._axes)
 
     # ------------------------------------------------------------------------------------------------ derivatives

@@ -40,11 +40,15 @@ class VorticityEquation:
         self._source = None if self.source is None else box.forward(self.source) * box.dealias
 
     def nonlinear(self, vorticity: Tensor) -> Tensor:
-        """Spectrum of -u . grad w + f, free of aliasing errors."""
-        u, v = self.box.inverse(self._velocity * vorticity).unbind(1)
-        products = self.box.forward(torch.stack([u * v, (v - u) * (v + u)], 1))
-        transport = (self._products * products).sum(1, keepdim=True)
-        return transport if self._source is None else transport + self._source
+        """Spectrum of -u . grad w + f, free of aliasing errors; of ``(B, 1, *k)``, or of frames ``(B, T, 1, *k)``."""
+        framed = vorticity.ndim == 5
+        velocity, symbols = (x.unsqueeze(1) if framed else x for x in (self._velocity, self._products))
+        u, v = self.box.inverse(velocity * vorticity).unbind(-3)
+        products = self.box.forward(torch.stack([u * v, (v - u) * (v + u)], -3))
+        transport = (symbols * products).sum(-3, keepdim=True)
+        if self._source is None:
+            return transport
+        return transport + (self._source.unsqueeze(1) if framed else self._source)
 
     def rate(self, vorticity: Tensor) -> Tensor:
         """The largest rate of ``nonlinear`` in 1/s, ``(B,)``: max sum_i \\|u_i\\| k_i, with what the source adds.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sciml.datasets import DatasetInfo, FaceFieldInfo, FieldInfo
-from sciml.errors import ConfigError
+from sciml.errors import ConfigError, DataError
 from sciml.problems.cases import CaseFamily, ParameterValues
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class Problem(CaseFamily):
     divergence_free: ClassVar[bool] = False
     first_frame: ClassVar[int] = 0
     """Evaluation starts from this true frame: 1 where frame 0 is a fluid at rest."""
+    steps_by_equation: ClassVar[bool] = False
+    """Whether the equation alone says what a step is worth: there are ``start``, ``step_defect`` and
+    ``trajectory_defect``, and a surrogate can learn without any data."""
     boundary_parameters: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Side -> the parameter that sets its value."""
     corners: ClassVar[str] = ""
@@ -128,6 +131,76 @@ class Problem(CaseFamily):
     @abstractmethod
     def residual(self, trajectory: Mapping[str, Tensor], parameters: ParameterValues) -> dict[str, tuple[Tensor, ...]]:
         """Discrete PDE residual of a trajectory by equation (e.g. momentum, continuity), differentiable."""
+
+    # -------------------------------------------------------------------------------------------- the equation alone
+
+    def start(
+        self,
+        parameters: ParameterValues,
+        resolution: int | Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """The learned fields at time 0, ``(B, C, *grid)`` in the order of ``learned``.
+
+        Raises ``ConfigError`` for bad parameters, and where ``steps_by_equation`` is False.
+        """
+        raise ConfigError(self._no_steps())
+
+    def step_defect(self, before: Tensor, after: Tensor, parameters: ParameterValues, interval: Tensor) -> Tensor:
+        """What the equation leaves over of the step from ``before`` to ``after``, ``(B, C, *grid)`` in their units.
+
+        0 exactly where ``after`` is the Crank-Nicolson step of ``interval (B,)`` seconds from ``before``, with the
+        solver's operators in space; near that, about the error of ``after`` (the residual of the rule is preconditioned
+        by its implicit part). The states are those of the learned fields, ``(B, C, *grid)``, float32 or float64; the
+        parameters are ``(B,)`` and hold for the whole step. Differentiable in both states.
+
+        Raises ``DataError`` for states of another shape, ``ConfigError`` for bad parameters or intervals and where
+        ``steps_by_equation`` is False.
+        """
+        if before.shape != after.shape:
+            raise DataError(f"before has shape {tuple(before.shape)} and after {tuple(after.shape)}; they must agree")
+        return self.trajectory_defect(torch.stack([before, after], 1), parameters, interval)[:, 0]
+
+    def trajectory_defect(self, frames: Tensor, parameters: ParameterValues, interval: Tensor) -> Tensor:
+        """``step_defect`` from each of the frames ``(B, K + 1, C, *grid)`` to the next: ``(B, K, C, *grid)``.
+
+        Cheaper than step by step: what depends on one frame only is computed once. All steps are ``interval (B,)``.
+        """
+        raise ConfigError(self._no_steps())
+
+    def _no_steps(self) -> str:
+        from sciml.problems import PROBLEMS
+
+        known = ", ".join(name for name, kind in PROBLEMS.items() if kind.steps_by_equation)
+        return (
+            f"problem {self.name!r} does not say what its equation leaves over of a step, so nothing can be learned "
+            f"from the equation alone; those that do are {known}"
+        )
+
+    def _of_steps(
+        self, frames: Tensor, parameters: ParameterValues, interval: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The parameters ``(B,)`` and the interval ``(B,)`` of frames ``(B, K + 1, C, *grid)``, all checked."""
+        channels = sum(info.components for info in self.fields if info.name in self.learned)
+        if frames.ndim != self.dim + 3 or frames.shape[1] < 2 or frames.shape[2] != channels:
+            raise DataError(
+                f"frames have shape {tuple(frames.shape)}; expected (cases, 2 or more frames, {channels} components of "
+                f"{', '.join(self.learned)}, {self.dim} axes of the grid)"
+            )
+        if frames.dtype not in (torch.float32, torch.float64):
+            raise DataError(f"frames are {frames.dtype}; what an equation leaves over needs float32 or float64")
+        values = self.as_parameters(parameters, len(frames), draws=False)
+        varying = [name for name, value in values.items() if value.ndim > 1]
+        if varying:
+            raise ConfigError(f"{', '.join(varying)} changes in time; a step has one value for each case")
+        interval = torch.as_tensor(interval)
+        if interval.shape != (len(frames),) or not bool((torch.isfinite(interval) & (interval > 0)).all()):
+            raise ConfigError(
+                f"interval is {interval.tolist()}; expected the positive seconds of a step of each of {len(frames)} "
+                "cases"
+            )
+        return values, interval
 
     # ------------------------------------------------------------------------------------------------------ learning
 

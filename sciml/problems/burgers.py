@@ -88,6 +88,7 @@ class Burgers(Problem):
     name = "burgers"
     title = "Burgers' equation"
     dims = (1, 2)
+    steps_by_equation = True
     frame_interval = 0.05
     solver = f"Fourier pseudo-spectral (2/3 rule), ETDRK4, rate * dt <= {COURANT:g}"
     parameters = (
@@ -290,6 +291,35 @@ class Burgers(Problem):
             for t in range(frames - 1)
         ]  # fmt: skip
         return {"momentum": tuple(torch.stack(pairs, 1).unbind(2))}
+
+    def start(
+        self,
+        parameters: ParameterValues,
+        resolution: int | Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """``initial``."""
+        return self.initial(parameters, resolution, dtype=dtype, device=device)
+
+    def trajectory_defect(self, frames: Tensor, parameters: ParameterValues, interval: Tensor) -> Tensor:
+        """Of frames ``(B, K + 1, dim, *grid)``, in m/s: with the solver's spectral operators, viscosity implicit
+        (``physics.spectral_defects``); between walls on the odd extension of the field."""
+        from sciml.physics import burgers_box, burgers_transport, odd_extension, of_each_frame, spectral_defects
+
+        values, interval = self._of_steps(frames, parameters, interval)
+        walls, n = self._walls(values), frames.shape[-1]
+        lengths = self.lengths(values)
+        box = burgers_box(tuple(frames.shape[3:]), lengths, walls=walls, dtype=frames.dtype, device=frames.device)
+        viscosity = values["viscosity"].to(box.laplacian).reshape(-1, *(1,) * (self.dim + 1))
+        defects = spectral_defects(
+            odd_extension(frames) if walls else frames,
+            interval,
+            box=box,
+            linear=viscosity * box.laplacian,
+            nonlinear=of_each_frame(lambda spectrum: burgers_transport(box, spectrum)),
+        )
+        return defects[..., :n]
 
     def equation(
         self,

@@ -23,6 +23,7 @@ from sciml.problems.recipes import operator_options
 
 if TYPE_CHECKING:
     from sciml.constraints.mixture_of_experts import CavityOnTiles
+    from sciml.physics import Boundaries, Grid
 
 MAX_REYNOLDS = 5000.0
 """Above this the two-dimensional cavity is close to unsteady and the solver has not been validated."""
@@ -73,6 +74,7 @@ class Cavity(BandedProblem):
     name = "cavity"
     title = "Lid-driven cavity flow"
     divergence_free = True
+    steps_by_equation = True
     first_frame = 1
     frame_interval = FRAME_INTERVAL
     solver = f"MAC projection, AB2 + Crank-Nicolson, fast diagonalisation, CFL {CFL}"
@@ -280,6 +282,31 @@ class Cavity(BandedProblem):
             values["viscosity"] / values["density"],
             lambda t: _boundaries(mac.value_at(lid, t)),
         )
+
+    def start(
+        self,
+        parameters: ParameterValues,
+        resolution: int | Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """A fluid at rest."""
+        batch = len(self.as_parameters(parameters)["density"])
+        return torch.zeros(batch, self.dim, *self.grid(resolution), dtype=dtype, device=device)
+
+    def trajectory_defect(self, frames: Tensor, parameters: ParameterValues, interval: Tensor) -> Tensor:
+        """Of frames ``(B, K + 1, 2, nx, ny)``, in m/s: ``mac.trajectory_defect``. The lid drags through the viscous
+        term, so a wrong speed shows beside it; what crosses a wall shows whole."""
+        from sciml.physics import box
+
+        values, interval = self._of_steps(frames, parameters, interval)
+        shape = tuple(frames.shape[3:])
+        lengths, lid = self.lengths(values).to(frames.device), values["lid_velocity"].to(frames.device)
+
+        def setting(n: int) -> tuple[Grid, Boundaries]:
+            return box(shape, lengths.repeat_interleave(n, 0)), _boundaries(lid.repeat_interleave(n, 0))
+
+        return mac.trajectory_defect(frames, interval, values["viscosity"] / values["density"], setting)
 
     def equation(self, parameters: ParameterValues, shape: int | Sequence[int] | None = None) -> CavityOnTiles:
         """What ``MixtureOfExpertsConstraint`` needs for the *steady* flow of these cases on a grid of ``shape`` cells.

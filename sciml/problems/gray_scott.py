@@ -102,6 +102,7 @@ class GrayScott(Problem):
     dims = (3, 2)
     fields = (FieldInfo("species_a", 1, "1", order=0), FieldInfo("species_b", 1, "1", order=0))
     learned = ("species_a", "species_b")
+    steps_by_equation = True
     frames = 11
     frame_interval = 20.0
     solver = f"Fourier pseudo-spectral (2/3 rule), ETDRK4, rate * dt <= {STEP:g}"
@@ -230,6 +231,33 @@ class GrayScott(Problem):
             for t in range(species.shape[1] - 1)
         ]
         return {"reaction_diffusion": tuple(torch.stack(pairs, 1).unbind(2))}
+
+    def start(
+        self,
+        parameters: ParameterValues,
+        resolution: int | Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """``initial``."""
+        return self.initial(parameters, resolution, dtype=dtype, device=device)
+
+    def trajectory_defect(self, frames: Tensor, parameters: ParameterValues, interval: Tensor) -> Tensor:
+        """Of frames ``(B, K + 1, 2, *grid)``: with the solver's spectral operators, diffusion and linear decay implicit
+        (``physics.spectral_defects``)."""
+        from sciml.physics import (
+            PeriodicBox,
+            gray_scott_reaction,
+            gray_scott_symbol,
+            of_each_frame,
+            spectral_defects,
+        )
+
+        values, interval = self._of_steps(frames, parameters, interval)
+        box = PeriodicBox(frames.shape[3:], self.lengths(values), dtype=frames.dtype, device=frames.device)
+        rates = [values[name] for name in ("feed", "kill", "diffusivity_a", "diffusivity_b")]
+        reaction = of_each_frame(lambda spectrum: gray_scott_reaction(box, spectrum, rates[0]))
+        return spectral_defects(frames, interval, box=box, linear=gray_scott_symbol(box, *rates), nonlinear=reaction)
 
     def lengths(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """All sides are ``length``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,6 +100,61 @@ def trajectory_residual(
         physics.continuity_residual(tuple(u[:, t] for u in faces), grid=grid) for t in range(faces[0].shape[1])
     ]
     return {"momentum": momentum, "continuity": (torch.stack(continuity, 1),)}
+
+
+def trajectory_defect(
+    frames: Tensor, interval: Tensor, viscosity: Tensor, setting: Callable[[int], tuple[Grid, Boundaries]]
+) -> Tensor:
+    """What the momentum equation leaves over of the steps between frames ``(B, K + 1, dim, *grid)`` of the velocity at
+    the cell centres: ``(B, K, dim, *grid)`` in m/s.
+
+    The sum of two fields that are orthogonal to one another. One is the defect (``physics.StepPreconditioner``) of the
+    frames' face velocities, at the centres. The other is what each later frame has outside the velocities that come
+    from faces without divergence and with the normal velocities of the sides: all of a leak, nearly all of a gradient.
+    The faces are those behind the nearest such velocity (``constraints.divergence_free``), found in float64; those of
+    the solver's frames are its own. What the first frame has outside does not count.
+
+    ``interval (B,)``; ``viscosity (B,)``: kinematic; ``setting(n)``: the grid and the conditions on its sides of every
+    case, n times in a row.
+    """
+    kind = frames.device.type
+    # Products of matrices in half precision would leave more over than the equation does.
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        return _trajectory_defect(frames, interval, viscosity, setting)
+
+
+def _trajectory_defect(
+    frames: Tensor, interval: Tensor, viscosity: Tensor, setting: Callable[[int], tuple[Grid, Boundaries]]
+) -> Tensor:
+    from sciml.constraints.divergence_free.cells import CellProjection
+    from sciml.constraints.divergence_free.prescribed import Prescribed
+    from sciml.physics import StepPreconditioner, acceleration, faces_to_centres
+    from sciml.physics.stencils import unknown_of_stored
+
+    batch, count = frames.shape[:2]
+    steps = count - 1
+    grid, sides = setting(count)
+    prescribed = Prescribed(grid, sides, frames.device)
+    velocity = frames.flatten(0, 1).double()
+    nearest = CellProjection(prescribed).faces(velocity)
+    outside = velocity - faces_to_centres(nearest, prescribed.metrics)
+
+    faces = tuple(f.to(frames.dtype) for f in nearest)
+    viscosity = viscosity.to(frames.device)
+    rates = acceleration(faces, grid=grid, boundaries=sides, viscosity=viscosity.repeat_interleave(count, 0))
+    grid, sides = setting(steps)
+    h = interval.to(frames.device).repeat_interleave(steps, 0)
+    half = (0.5 * h).to(frames.dtype).reshape(-1, *(1,) * grid.dim)
+    preconditioner = StepPreconditioner(
+        grid, sides, viscosity.repeat_interleave(steps, 0), h, dtype=frames.dtype, device=frames.device
+    )
+    residual = []  # of the momentum equation times the step, its pressure left out
+    for u, rate, metric in zip(faces, rates, preconditioner.metrics, strict=True):
+        inner, rate = (x.unflatten(0, (batch, count)) for x in (unknown_of_stored(u, metric), rate))
+        change, twice = inner[:, 1:] - inner[:, :-1], rate[:, 1:] + rate[:, :-1]
+        residual.append(torch.addcmul(change.flatten(0, 1), half, twice.flatten(0, 1), value=-1))
+    defect = faces_to_centres(preconditioner(tuple(residual)), preconditioner.metrics)
+    return defect.unflatten(0, (batch, steps)) + outside.unflatten(0, (batch, count))[:, 1:].to(defect)
 
 
 def _changes(driving: Tensor, frame: int) -> bool:

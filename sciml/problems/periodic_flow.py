@@ -20,7 +20,7 @@ from sciml.problems.initial_field import as_initial
 from sciml.problems.recipes import operator_options
 
 if TYPE_CHECKING:
-    from sciml.physics import Grid
+    from sciml.physics import Boundaries, Grid
 
 RANDOM, TAYLOR_GREEN = 0.0, 1.0
 MODES = 8
@@ -62,6 +62,7 @@ class PeriodicFlow(Problem):
     title = "Decaying flow in a periodic box"
     dims = (3, 2)
     divergence_free = True
+    steps_by_equation = True
     frames = 11
     frame_interval = 0.2
     solver = f"MAC projection, AB2 + Crank-Nicolson, fast diagonalisation, CFL {CFL}"
@@ -239,6 +240,27 @@ class PeriodicFlow(Problem):
         density = torch.ones(faces.shape[0])
         sides = _boundaries(self.dim)
         return mac.trajectory_residual(trajectory, grid, density, values["viscosity"], lambda _: sides)
+
+    def start(
+        self,
+        parameters: ParameterValues,
+        resolution: int | Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """``initial``."""
+        return self.initial(parameters, resolution, dtype, device)
+
+    def trajectory_defect(self, frames: Tensor, parameters: ParameterValues, interval: Tensor) -> Tensor:
+        """Of frames ``(B, K + 1, dim, *grid)``, in m/s: ``mac.trajectory_defect``."""
+        values, interval = self._of_steps(frames, parameters, interval)
+        shape, sides = tuple(frames.shape[3:]), _boundaries(self.dim)
+
+        def setting(n: int) -> tuple[Grid, Boundaries]:
+            repeated = {"length": values["length"].repeat_interleave(n, 0)}
+            return self._grid(shape, repeated, frames.device), sides
+
+        return mac.trajectory_defect(frames, interval, values["viscosity"], setting)
 
     def recipe(self, operator: str | None = None) -> dict[str, Any]:
         """The default of ``sciml train --problem periodic_flow``."""

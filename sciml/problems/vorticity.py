@@ -33,11 +33,17 @@ MODES = 20
 COURANT = 1.5
 """Largest max sum_i |u_i| k_i dt: the error in time is then a hundredth of that in space, or less."""
 
-COARSEST = {"decaying": 16, "kolmogorov": 20, "fno": 48, "hcmoe": 48}
+COARSEST = {"decaying": 16, "kolmogorov": 20, "controlled": 16, "fno": 48, "hcmoe": 48}
 """Cells along a side that hold the fields of a subset: its source (16 do not hold four waves) and its random field."""
 
 SMOOTH_BELOW = 48
 """Cells along a side under which drawn initial fields are smoother: the usual ones fill such a grid's last modes."""
+
+CONTROL_WAVES = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, -1.0))
+"""Waves along x and y of the sources in the subset ``controlled``: the longest of the box."""
+
+CONTROL_FORCING = 6.0
+"""Largest amplitude of these sources in 1/s^2."""
 
 FORCED_SPEED_UP = 1.3
 """Vorticity (r.m.s.) of a forced flow in units of the square root of the source, as measured (1.2 to 1.4)."""
@@ -61,6 +67,7 @@ class Vorticity(Problem):
     name = "vorticity"
     title = "Periodic flow in vorticity"
     learned = ("vorticity",)
+    steps_by_equation = True
     group = 4
     frame_interval = 0.5
     solver = f"pseudo-spectral, 2/3 rule, ETDRK4, Courant number {COURANT}"
@@ -78,7 +85,7 @@ class Vorticity(Problem):
         Parameter("length", "m", "side of the square", default=1.0),
         Parameter("draw", "1", "selects the random initial field", default=0.0, draw=True),
     )
-    subsets = ("decaying", "kolmogorov", "fno", "hcmoe")
+    subsets = ("decaying", "kolmogorov", "controlled", "fno", "hcmoe")
     mixture = ("decaying", "kolmogorov")
     condition_names = (
         "log_reynolds",
@@ -98,8 +105,9 @@ class Vorticity(Problem):
 
         ``decaying``: no source, viscosity log-uniform in 2e-4..1e-3 m^2/s, or from what the grid resolves to five times
         that on a coarser one; ``kolmogorov``: also a source of 3 1/s^2 with four waves along x or y, and a drag of
-        0.1 1/s; ``fno``: viscosity 1e-3 m^2/s and the source 0.1 (sin 2 pi (x + y) + cos 2 pi (x + y)); ``hcmoe``:
-        viscosity 1e-4 m^2/s, no source.
+        0.1 1/s; ``controlled``: a source of random amplitude up to 6 1/s^2 and random phase with one of the longest
+        waves of the box, along x, y or a diagonal (``CONTROL_WAVES``), no drag; ``fno``: viscosity 1e-3 m^2/s and the
+        source 0.1 (sin 2 pi (x + y) + cos 2 pi (x + y)); ``hcmoe``: viscosity 1e-4 m^2/s, no source.
         """
         if resolution < COARSEST[subset]:
             raise SolverError(
@@ -118,6 +126,12 @@ class Vorticity(Problem):
                 along_x = bool(torch.rand((), generator=generator) < 0.5)
                 waves = {"forcing_wavenumber_x": 4.0 * along_x, "forcing_wavenumber_y": 4.0 * (not along_x)}
                 case |= {"forcing": 3.0, "drag": 0.1, **waves}
+            elif subset == "controlled":
+                along_x, along_y = CONTROL_WAVES[int(torch.randint(len(CONTROL_WAVES), (), generator=generator))]
+                amplitude, turns = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+                case |= {"forcing_wavenumber_x": along_x, "forcing_wavenumber_y": along_y}
+                # Phases of two turns: any angle in (-pi, pi) is then well inside the range that training has seen.
+                case |= {"forcing": CONTROL_FORCING * amplitude, "forcing_phase": 2 * math.pi * (2 * turns - 1)}
             # The viscosity lowers the estimated vorticity, if at all: the estimate without it is on the safe side.
             vorticity = float(self.scales(self.as_parameters({**case, "viscosity": 1e-9}))["vorticity"])
             lowest = max(2e-4, vorticity / _largest_wavenumber((resolution,) * 2, 1.0) ** 2)
@@ -240,6 +254,27 @@ class Vorticity(Problem):
         residual = vorticity_residual(before.flatten(0, 1), after.flatten(0, 1), dt, equation=equation)
         return {"vorticity": (residual[:, 0].unflatten(0, before.shape[:2]),)}
 
+    def start(
+        self,
+        parameters: ParameterValues,
+        resolution: int | Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """``initial``."""
+        return self.initial(parameters, resolution, dtype, device)
+
+    def trajectory_defect(self, frames: Tensor, parameters: ParameterValues, interval: Tensor) -> Tensor:
+        """Of frames ``(B, K + 1, 1, nx, ny)``, in 1/s: with the solver's spectral operators, viscosity and drag
+        implicit (``physics.spectral_defects``). The mean of the vorticity counts like any other mode."""
+        from sciml.physics import spectral_defects
+
+        values, interval = self._of_steps(frames, parameters, interval)
+        equation = self._equation(values, frames.shape[3:], dtype=frames.dtype, device=frames.device)
+        return spectral_defects(
+            frames, interval, box=equation.box, linear=equation.linear, nonlinear=equation.nonlinear
+        )
+
     def equation(
         self,
         parameters: ParameterValues,
@@ -293,7 +328,8 @@ class Vorticity(Problem):
         p = parameters
         square = (2 * math.pi / p["length"]) ** 2 * (p["forcing_wavenumber_x"] ** 2 + p["forcing_wavenumber_y"] ** 2)
         steady = p["forcing"] / math.sqrt(2) / (p["viscosity"] * square + p["drag"]).clamp(min=1e-30)
-        driven = torch.minimum(FORCED_SPEED_UP * p["forcing"].sqrt(), steady)
+        # The clamp keeps the gradient finite where there is no source.
+        driven = torch.minimum(FORCED_SPEED_UP * p["forcing"].clamp(min=1e-30).sqrt(), steady)
         return {"vorticity": torch.hypot(p["initial_amplitude"], driven).unsqueeze(-1)}
 
     def conditions(self, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
