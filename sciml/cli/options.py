@@ -15,7 +15,7 @@ PROBLEMS = {
     "gray_scott": ("gliders", "bubbles", "maze", "worms", "spirals", "spots"),
     "periodic_flow": ("random", "taylor_green"),
     "tube": ("bc", "prop", "geo"),
-    "vorticity": ("decaying", "kolmogorov", "fno", "hcmoe"),
+    "vorticity": ("decaying", "kolmogorov", "controlled", "fno", "hcmoe"),
 }
 """Name -> subsets."""
 PARTICLE_PROBLEMS = {
@@ -27,7 +27,7 @@ PARTICLE_PROBLEMS = {
 }
 """The same of the problems whose states are particles."""
 ALL_PROBLEMS = {**PROBLEMS, **PARTICLE_PROBLEMS}
-OPERATORS = ("deeponet", "fno", "poseidon", "unet")
+OPERATORS = ("deeponet", "fno", "neuralstagger", "poseidon", "unet")
 CONSTRAINTS = ("boundary-values", "conservation", "divergence-free")
 EXPERTS = "mixture-of-experts"
 """The constraint of training without data, which is a section of the configuration."""

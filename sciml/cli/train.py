@@ -75,7 +75,7 @@ def train(
     operator: Annotated[
         str | None,
         typer.Option(
-            help="unet, fno, deeponet, poseidon; of particles giorom, gns.",
+            help="unet, fno, deeponet, poseidon, neuralstagger; of particles giorom, gns.",
             autocompletion=options.complete_operator,
             show_default=False,
         ),
@@ -102,7 +102,7 @@ def train(
     ] = None,
     physics_only: Annotated[
         bool,
-        typer.Option("--physics-only", help="Learn whole solutions from the equation, without training data."),
+        typer.Option("--physics-only", help="Learn from the equation alone, without training data: whole solutions, or steps (neuralstagger)."),
     ] = False,
     data: options.Data = None,
     config: Annotated[
@@ -190,7 +190,7 @@ def _flags(
         "dim": dim,
         "pretrained": pretrained,
         "constraints": [{"name": name} for name in constraints or [] if name != options.EXPERTS] or None,
-        "task": _given({"kind": "trajectory" if physics_only else None}),
+        "task": _given({"residual": 1.0 if physics_only else None}),
         "device": device.value if device else None,
         "seed": seed,
         "budget": _given(budget),

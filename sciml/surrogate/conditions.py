@@ -24,6 +24,22 @@ def at_time(values: Mapping[str, Tensor], index: int, steps: int) -> dict[str, T
     return now
 
 
+def check_blocks(values: Mapping[str, Tensor], intervals: Tensor, temporal: int) -> None:
+    """Raise ``ConfigError`` if a parameter ``(B, T)`` or the interval ``(B, T)`` changes among the ``temporal`` frames
+    that one call gives.
+    """
+    if temporal == 1:
+        return
+    for name, value in {**values, "the interval between frames": intervals}.items():
+        if value.ndim == 2:
+            blocks = value.split(temporal, 1)
+            if any(not torch.allclose(block, block[:, :1].expand_as(block), rtol=1e-6, atol=0) for block in blocks):
+                raise ConfigError(
+                    f"{name} changes among the {temporal} frames that one call of this operator gives (temporal); let "
+                    f"it change every {temporal} frames only, or use an operator with temporal=1"
+                )
+
+
 def reference_interval(interval: Tensor, time_scale: float | None) -> Tensor:
     """The interval that conditions are taken at: the step's own, or ``time_scale`` where that is given."""
     return interval if time_scale is None else torch.full_like(interval, time_scale, dtype=torch.float64)

@@ -15,9 +15,9 @@ from sciml.constraints import Constraint, impose
 from sciml.errors import ConfigError, DataError, did_you_mean
 from sciml.operators import Operator
 from sciml.operators.layers.scattered import nearest_values
-from sciml.problems.base import Problem
+from sciml.problems.base import Problem, detached
 from sciml.problems.cases import ParameterValues
-from sciml.surrogate.conditions import at_time, observed_ranges, reference_interval
+from sciml.surrogate.conditions import at_time, check_blocks, observed_ranges, reference_interval
 from sciml.surrogate.constraining import Imposed, check_applies, constraint_context
 from sciml.surrogate.normaliser import Normaliser
 from sciml.surrogate.ranges import OutOfRangeWarning, warn_out_of_range
@@ -113,8 +113,18 @@ class Surrogate(nn.Module):
             raise ConfigError(f"time_scale is {self.time_scale}; it must be positive and finite")
         if self.pairs == "all" and (self.kind != "step" or self.history != 1):
             raise ConfigError("pairs='all' goes with kind='step' and history=1")
+        if self.temporal > 1 and (self.kind != "step" or self.pairs == "all"):
+            raise ConfigError(
+                f"the operator gives {self.temporal} frames at once (temporal), which goes with kind='step' and "
+                "pairs='successive'"
+            )
 
     # ------------------------------------------------------------------ the step that training differentiates through
+
+    @property
+    def temporal(self) -> int:
+        """Frames that one call of the operator gives; rollouts go on from the last."""
+        return self.operator.temporal
 
     @property
     def channels(self) -> int:
@@ -122,9 +132,10 @@ class Surrogate(nn.Module):
         return sum(field.components for field in self.fields.values())
 
     def field_scales(self, parameters: Mapping[str, Tensor], names: Iterable[str] | None = None) -> Tensor:
-        """Natural unit of each channel of the predicted (or the named) fields, ``(B, C)`` float32."""
+        """Natural unit of each channel of the predicted (or the named) fields, ``(B, C)``."""
         scales = self.problem.scales(parameters)
-        return torch.cat([scales[name] for name in (self.fields if names is None else names)], -1).to(torch.float32)
+        units = torch.cat([scales[name] for name in (self.fields if names is None else names)], -1)
+        return units.to(self.normaliser.mean.dtype)
 
     def forward(
         self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor, points: Tensor | None = None
@@ -137,17 +148,37 @@ class Surrogate(nn.Module):
         """
         return self.denormalise(*self.predict(state, parameters, interval, points))
 
+    def advance(self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
+        """All frames that one call of the operator gives, ``(B, temporal, C, *grid)``; frame k is ``k + 1`` intervals
+        ahead. As ``forward`` unchecked and differentiable.
+        """
+        scaled, scale = self.predict_frames(state, parameters, interval)
+        return scaled * scale.unsqueeze(1)
+
     def predict(
         self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor, points: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """As ``forward`` in scaled units ``(B, C, *grid)`` (physical / scale), and the scale ``(B, C, 1...)``."""
-        scaled, scale = self.unconstrained(state, parameters, interval, points)
+        frames, scale = self.predict_frames(state, parameters, interval, points)
+        return frames[:, 0], scale
+
+    def predict_frames(
+        self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor, points: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``advance`` in scaled units ``(B, temporal, C, *grid)``, and the scale ``(B, C, 1...)``."""
+        scaled, scale = self._unconstrained(state, parameters, interval, points)
         constraints = self.active_constraints()
         if not constraints:
             return scaled, scale
-        before = state[:, -1] if self.kind == "step" else None
-        context = constraint_context(self, parameters, tuple(scaled.shape[2:]), before, interval)
-        return impose(constraints, self.denormalise(scaled, scale), context) / scale, scale
+        # Constraints see every frame as a case of its own.
+        count = self.temporal
+        every = {name: values.repeat_interleave(count, 0) for name, values in parameters.items()}
+        ahead = interval.unsqueeze(1) * torch.arange(1, count + 1, dtype=interval.dtype, device=interval.device)
+        before = state[:, -1].repeat_interleave(count, 0) if self.kind == "step" else None
+        context = constraint_context(self, every, tuple(scaled.shape[3:]), before, ahead.flatten())
+        column = scale.repeat_interleave(count, 0)
+        imposed = impose(constraints, self.denormalise(scaled.flatten(0, 1), column), context) / column
+        return imposed.unflatten(0, (-1, count)), scale
 
     def active_constraints(self) -> list[Constraint]:
         """The constraints that act now: in training, in evaluation, or in both."""
@@ -158,20 +189,30 @@ class Surrogate(nn.Module):
         self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor, points: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """As ``predict``, before any constraint is imposed."""
+        frames, scale = self._unconstrained(state, parameters, interval, points)
+        return frames[:, 0], scale
+
+    def _unconstrained(
+        self, state: Tensor, parameters: Mapping[str, Tensor], interval: Tensor, points: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         norm, dim = self.normaliser, self.problem.dim
         scale = self._columns(self.field_scales(parameters).to(state.device), dim)
         mean, std = self._columns(norm.mean, dim), self._columns(norm.std, dim)
         x, scaled = self._standard_input(state, parameters, points)
         conditions = None
         if self.problem.condition_names:
-            raw = self.conditions(parameters, interval).to(state.device, torch.float32)
+            raw = self.conditions(parameters, interval).to(state.device, norm.mean.dtype)
             conditions = (raw - norm.condition_mean) / norm.condition_std
         time = self.lead_time(interval)
         if time is not None:
-            time = time.to(state.device, torch.float32)
+            time = time.to(state.device, norm.mean.dtype)
         output = self.operator(x, time=time, parameters=conditions).to(scaled.dtype)
+        output = output.unflatten(1, (self.temporal, -1))
         if self.target == "increment":
-            return scaled[:, -1] + output * self._columns(norm.increment_std, dim), scale
+            # Frame k is k + 1 steps away: the output is the mean change of a step.
+            ahead = torch.arange(1, self.temporal + 1, dtype=scaled.dtype, device=scaled.device)
+            step = self._columns(norm.increment_std, dim) * self._columns(ahead, dim + 1)
+            return scaled[:, -1:] + output * step, scale
         return output * std + mean, scale
 
     def conditions(self, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
@@ -243,20 +284,31 @@ class Surrogate(nn.Module):
             return {name: values[:, -1] for name, values in frames.items()}
         return frames[:, -1]
 
-    @torch.no_grad()
     def rollout(
         self,
         state: Tensor | Fields,
         parameters: ParameterValues,
         steps: int,
         interval: float | Tensor | None = None,
+        *,
+        gradients: bool = False,
     ) -> Tensor | dict[str, Tensor]:
         """``steps`` frames ahead: ``(B, steps, C, *grid)`` or a dictionary of fields; the initial state is not
         repeated.
 
-        A parameter of shape ``(B, steps)`` changes in time. ``interval`` may be a number, ``(B,)`` or ``(B, steps)``.
-        Otherwise as ``step``.
+        A parameter of shape ``(B, steps)`` changes in time (of an operator that gives several frames at once only from
+        one call to the next). ``interval`` may be a number, ``(B,)`` or ``(B, steps)``. Otherwise as ``step``.
+
+        ``gradients=True``: the frames can be differentiated with respect to the state, to parameters that are tensors,
+        and to the weights (``surrogate.requires_grad_(False)`` spares these): optimal control, inverse problems. Memory
+        grows with the steps.
         """
+        with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
+            return self._rollout(state, parameters, steps, interval)
+
+    def _rollout(
+        self, state: Tensor | Fields, parameters: ParameterValues, steps: int, interval: float | Tensor | None
+    ) -> Tensor | dict[str, Tensor]:
         if self.kind != "step":
             raise ConfigError("this surrogate is a map, it has no steps: use surrogate.solve(inputs, parameters)")
         if steps < 1:
@@ -265,18 +317,19 @@ class Surrogate(nn.Module):
         batch = window.shape[0]
         values = self.problem.as_parameters(parameters, batch, draws=False)
         intervals = self._as_intervals(interval, batch, steps)
+        check_blocks(values, intervals, self.temporal)
         self._warn_out_of_range(values, intervals, tuple(window.shape[3:]))
         window = window.to(self.normaliser.mean.device)
         training = self.training
         self.eval()
-        frames = []
-        for index in range(steps):
+        frames: list[Tensor] = []
+        for index in range(0, steps, self.temporal):
             now = at_time(values, index, steps)
-            following = self(window, now, intervals[:, index])
+            following = self.advance(window, now, intervals[:, index])[:, : steps - index]
             frames.append(following)
-            window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
+            window = torch.cat([window, following], 1)[:, -self.history :]
         self.train(training)
-        return self._in_form_of(state, torch.stack(frames, 1))
+        return self._in_form_of(state, torch.cat(frames, 1))
 
     @torch.no_grad()
     def solve(
@@ -329,7 +382,7 @@ class Surrogate(nn.Module):
             if missing:
                 raise DataError(f"the inputs lack the field {missing[0]!r}; this surrogate reads {', '.join(names)}")
             inputs = torch.cat([torch.as_tensor(inputs[name]) for name in names], -axes - 1)
-        state = torch.as_tensor(inputs, dtype=torch.float32)
+        state = torch.as_tensor(inputs, dtype=self.normaliser.mean.dtype)
         if state.ndim != axes + 2 or state.shape[1] != channels:
             where = "*grid" if self.points is None else "points"
             raise DataError(
@@ -369,7 +422,7 @@ class Surrogate(nn.Module):
                     f"and was given {', '.join(state) or 'nothing'}"
                 )
             state = torch.cat([torch.as_tensor(state[name]) for name in self.fields], -self.problem.dim - 1)
-        state = torch.as_tensor(state, dtype=torch.float32)
+        state = torch.as_tensor(state, dtype=self.normaliser.mean.dtype)
         given = tuple(state.shape)
         expected = f"(batch, {self.channels}, *grid)"
         if self.history > 1:
@@ -416,7 +469,7 @@ class Surrogate(nn.Module):
                 OutOfRangeWarning,
                 stacklevel=4,
             )
-        observed = observed_ranges(self.problem, values, intervals, self.time_scale)
+        observed = observed_ranges(self.problem, detached(values), intervals, self.time_scale)
         warn_out_of_range(observed, self.ranges, stacklevel=5)
 
     def save(self, directory: Path | str) -> Path:

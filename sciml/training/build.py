@@ -60,6 +60,13 @@ def build_operator(config: TrainConfig, problem: Problem) -> Operator:
             "task.pairs=all needs an operator that is told the time between the frames: add "
             "operator.time_conditioning=true"
         )
+    frames = None if config.data.files else config.data.frames
+    needed = config.task.history + operator.temporal * (config.task.unroll or 1)
+    if operator.temporal > 1 and frames is not None and frames < needed:
+        raise ConfigError(
+            f"the operator gives {operator.temporal} frames at once (operator.temporal), {config.task.unroll or 1} "
+            f"time(s) in a row (task.unroll), which needs at least {needed} frames; data.frames is {frames}"
+        )
     group_rates(config.optimizer, operator)
     if not config.data.files:
         shape = (1, len(inputs), *problem.grid(config.data.resolution))
@@ -112,8 +119,10 @@ def build_surrogate(config: TrainConfig, problem: Problem, operator: Operator, p
 
     The lead time of an operator that wants one is counted in units of the longest in the training data.
     """
-    describe = _describe_map if config.task.kind == "map" else _describe_steps
-    statistics, parameters, intervals, grid = describe(config, problem, part)
+    if config.task.kind == "map":
+        statistics, parameters, intervals, grid = _describe_map(config, problem, part)
+    else:
+        statistics, parameters, intervals, grid = _describe_steps(config, problem, part, operator.temporal)
     shortest, longest = float(intervals.min()), float(intervals.max())
     if config.task.pairs == "all":
         longest = float(intervals.sum(1).max())
@@ -159,10 +168,24 @@ Description = tuple[dict[str, Any], dict[str, Tensor], Tensor, tuple[int, ...]]
 """Statistics of the scaled fields, parameters ``(N,)`` or ``(N, steps)``, intervals ``(N, steps)``, the grid."""
 
 
-def _describe_steps(config: TrainConfig, problem: Problem, part: Part) -> Description:
+def check_steady(parameters: dict[str, Tensor], intervals: Tensor, temporal: int) -> None:
+    """Raise ``ConfigError`` for a parameter or an interval ``(N, T)`` that changes within a trajectory: a call that
+    gives several frames is told one of each, and training calls start anywhere.
+    """
+    for name, values in {**parameters, "the interval between frames": intervals}.items():
+        if values.ndim == 2 and not torch.allclose(values, values[:, :1].expand_as(values), rtol=1e-6, atol=0):
+            raise ConfigError(
+                f"{name} changes within a training trajectory, but the operator gives {temporal} frames at once "
+                "(operator.temporal) and is told one value: leave such cases out, or use operator.temporal=1"
+            )
+
+
+def _describe_steps(config: TrainConfig, problem: Problem, part: Part, temporal: int) -> Description:
     fields = config.data.fields
     cases = trajectories(part, fields)
     found = field_statistics(part.files, fields, part.cases, _scaled(problem, fields))
+    if temporal > 1:
+        check_steady(cases.parameters, cases.time.diff(dim=1), temporal)
     statistics = {"mean": found.mean, "std": found.std, "increment_std": found.increment_std}
     if config.task.pairs == "all" and config.task.target == "increment":
         statistics["increment_std"] = _pair_increments(problem, fields, part)

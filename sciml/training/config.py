@@ -14,7 +14,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sciml.errors import ConfigError, did_you_mean
-from sciml.training.data_free import EXPERTS, check_data_free, data_free_recipe
+from sciml.training.data_free import (
+    EXPERTS,
+    check_data_free,
+    check_equation_loss,
+    data_free_recipe,
+    step_recipe,
+    way_without_data,
+)
 from sciml.training.fine_tuning import RATES, find_pretrained
 
 if TYPE_CHECKING:
@@ -85,7 +92,7 @@ class TaskConfig(Section):
     ``pairs``: a step learns from successive frames, or from all pairs of frames of a trajectory, each with itself too,
     told the time between the two (Herde et al. 2024, "Poseidon: efficient foundation models for PDEs").
     ``trajectory``: the whole solution at once, in space and time, from its initial (or given) field, learned from the
-    residual of the equation alone: no training data are generated.
+    residual of the equation alone: no training data are generated. ``residual=1`` does the same for steps.
     """
 
     kind: Literal["step", "map", "trajectory"] | None = None
@@ -101,6 +108,14 @@ class TaskConfig(Section):
     unroll_from: float = Field(0.6, ge=0, le=1, description="fraction of training after which steps are unrolled")
     pushforward: bool = Field(False, description="back-propagate through the last unrolled step only")
     noise: float = Field(0.0, ge=0, description="standard deviation of input noise, in units of the increments'")
+    residual: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="weight of what the equation leaves over of the steps, beside the loss of the data; 1: no data",
+    )
+    pool: int = Field(64, ge=1, description="flows that the network advances itself, to learn from by the equation")
+    grow: float = Field(0.5, ge=0, le=1, description="fraction of training in which these flows grow to full length")
     loss: Literal["relative_l2", "relative_l1", "nmse", "mse", "mae"] = "relative_l2"
 
 
@@ -321,6 +336,13 @@ def complete(config: TrainConfig, problem: Problem) -> TrainConfig:
         for key, value in (("data.inputs", data.inputs), ("task.points", task.points)):
             if value:
                 raise ConfigError(f"{key} goes with task.kind=map; a step reads the fields that it predicts")
+        if task.residual:
+            check_equation_loss(config, problem)
+    elif task.residual:
+        raise ConfigError(
+            f"task.residual is {task.residual}; it weighs what the equation leaves over of steps, and the task is a "
+            f"{kind}: leave it out"
+        )
     elif kind == "map" and task.history > 1:
         raise ConfigError(f"task.history is {task.history}; a map reads one frame")
     if task.pairs == "all":
@@ -338,7 +360,11 @@ def complete(config: TrainConfig, problem: Problem) -> TrainConfig:
         "fields": data.fields or list(problem.learned),
         "inputs": data.inputs or (_map_inputs(problem) if kind == "map" else []),
     }
-    chosen = {"kind": kind, "target": task.target or "increment", "unroll": task.unroll or 2}
+    chosen = {
+        "kind": kind,
+        "target": task.target or "increment",
+        "unroll": task.unroll or (1 if task.residual == 1 else 2),
+    }
     start: dict[str, Any] = {}
     if config.pretrained is not None:
         named = config.operator.name if "name" in config.operator.model_fields_set else None
@@ -399,13 +425,21 @@ def resolve_config(
     chosen_by_user = merge(load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {})
     chosen = operator or chosen_by_user.get("operator", {}).get("name")
     chosen_problem = get_problem(problem, chosen_by_user.get("dim"))
-    data_free = (chosen_by_user.get("task") or {}).get("kind") == "trajectory"
+    experts = chosen_by_user.get("experts") is not None
+    without = way_without_data(chosen_problem, chosen, chosen_by_user.get("task") or {}, experts)
+    if without is not None:
+        task = {**chosen_by_user["task"], "kind": without}
+        if without == "trajectory":
+            task.pop("residual", None)  # there is nothing else that it could be learned from
+        chosen_by_user = {**chosen_by_user, "task": task}
     pretrained, rates = chosen_by_user.get("pretrained"), None
     if isinstance(pretrained, str):
         weights = find_pretrained(pretrained, chosen)
         chosen, rates = weights.operator, RATES.get(weights.operator)
-    if data_free:
-        recipe = data_free_recipe(chosen_problem, chosen, chosen_by_user.get("experts") is not None)
+    if without == "trajectory":
+        recipe = data_free_recipe(chosen_problem, chosen, experts)
+    elif without == "step":
+        recipe = step_recipe(chosen_problem, chosen)
     else:
         recipe = chosen_problem.recipe(chosen)
     if isinstance(pretrained, str):

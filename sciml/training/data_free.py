@@ -1,11 +1,15 @@
 """Training without data, from the residual of the equation alone: for which problems, and with which defaults.
 
+There are two ways: whole solutions in space and time at once (``task.kind=trajectory``), and steps (``task.kind=step``
+with ``task.residual=1``), which a network that has learned them takes like any others.
+
 Importing this module is light: a task that a problem does not have is answered before torch is loaded.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from sciml.errors import ConfigError
 
@@ -54,6 +58,20 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Problem (in its first dimension) -> configuration; ``experts`` only with the hard constraint."""
 
+STAGGER = "neuralstagger"
+"""The operator that is meant for steps without data."""
+
+STEP_RECIPES: dict[str, dict[str, Any]] = {
+    # Frames are as close together as the trapezoidal rule between them is accurate.
+    "cavity": {"data": {"interval": 2.5e-5, "frames": 41}, "operator": {"spatial": 2, "temporal": 1}},
+    "periodic_flow": {"data": {"interval": 0.05, "frames": 21}, "operator": {"spatial": 2, "temporal": 1}},
+    "vorticity": {
+        "data": {"subset": "decaying", "interval": 0.05, "frames": 41},
+        "operator": {"spatial": 4, "temporal": 5, "options": {"hidden_channels": 48, "n_modes": [16, 16]}},
+    },
+}
+"""Problem -> configuration of steps without data; ``operator`` only where that is ``STAGGER``."""
+
 CASES = {"train": 256, "validation": 4, "test": 12}
 """``train``: the fresh random cases that count as an epoch; the others are solved, to judge by."""
 
@@ -77,13 +95,92 @@ def data_free_recipe(problem: Problem, operator: str | None, experts: bool) -> d
     return recipe
 
 
+def step_recipe(problem: Problem, operator: str | None) -> dict[str, Any]:
+    """The default of steps without data: ``sciml train --physics-only --operator neuralstagger``.
+
+    Raises ``ConfigError`` for a problem that has no such steps.
+    """
+    check_steps(problem)
+    own = STEP_RECIPES.get(problem.name, {})
+    name = operator or STAGGER
+    return {
+        "problem": problem.name,
+        "operator": {"name": name, **(own.get("operator", {}) if name == STAGGER else {})},
+        "task": {"kind": "step", "residual": 1.0},
+        "data": {"cases": dict(CASES), **own.get("data", {})},
+        "precision": "float32",
+        "batch_size": 4,
+        "validate_every": 200,
+        "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.0},
+        "budget": {"minutes": 5.0},
+    }
+
+
+def way_without_data(
+    problem: Problem, operator: str | None, task: Mapping[str, Any], experts: bool
+) -> Literal["trajectory", "step"] | None:
+    """How a configuration learns without data, given what its user chose; None: it learns from data.
+
+    ``task.residual=1`` alone, which ``--physics-only`` stands for, takes whole solutions where the problem has an
+    equation for them, unless the operator is the one for steps.
+    """
+    kind = task.get("kind")
+    if kind == "trajectory" or task.get("residual") != 1:
+        return "trajectory" if kind == "trajectory" else None
+    if kind is None and operator != STAGGER and (experts or has_equation(problem) or not problem.steps_by_equation):
+        return "trajectory"
+    return "step"
+
+
+def has_equation(problem: Problem) -> bool:
+    """Whether there is an equation for whole solutions of the problem."""
+    return problem.name in RECIPES and problem.dim == problem.dims[0]
+
+
+def check_steps(problem: Problem) -> None:
+    """Raise ``ConfigError`` unless the problem says what its equation leaves over of a step."""
+    if not problem.steps_by_equation:
+        where = "" if len(problem.dims) == 1 else f" in {problem.dim}D"
+        raise ConfigError(
+            f"steps of problem {problem.name!r} cannot be learned from its equation{where}; those of "
+            f"{', '.join(STEP_RECIPES)} can, and whole solutions of {', '.join(RECIPES)} (--physics-only)"
+        )
+
+
+def check_equation_loss(config: TrainConfig, problem: Problem) -> None:
+    """Raise ``ConfigError`` for what does not go with steps that are judged by the equation (``task.residual``)."""
+    check_steps(problem)
+    data, task = config.data, config.task
+    neutral: list[tuple[str, Any, Any]] = [
+        ("task.history", task.history, 1),
+        ("task.pairs", task.pairs, "successive"),
+        ("data.fields", data.fields or list(problem.learned), list(problem.learned)),
+        ("data.grading", data.grading, 1.0),
+    ]
+    if task.residual == 1:
+        neutral += [
+            ("data.files", data.files, []),
+            ("data.split", data.split, "random"),
+            ("task.noise", task.noise, 0.0),
+            ("task.pushforward", task.pushforward, False),
+            ("task.loss", task.loss, "relative_l2"),
+        ]
+    for key, value, expected in neutral:
+        if value != expected:
+            raise ConfigError(
+                f"{key} is {value!r}; steps that are learned from the equation (task.residual={task.residual:g}, "
+                f"--physics-only) need {expected!r}: leave it out"
+            )
+
+
 def check_equation(problem: Problem) -> None:
     """Raise ``ConfigError`` unless there is an equation that says all about the problem's solutions."""
-    if problem.name not in RECIPES or problem.dim != problem.dims[0]:
+    if not has_equation(problem):
         where = "" if len(problem.dims) == 1 else f" in {problem.dim}D"
         raise ConfigError(
             f"problem {problem.name!r} cannot be learned without data{where}: it has no equation for whole solutions "
-            f"there; those that have one are {', '.join(RECIPES)} (each in the first of its dimensions)"
+            f"there; those that have one are {', '.join(RECIPES)} (each in the first of its dimensions). Steps from "
+            f"frame to frame can be learned of {', '.join(STEP_RECIPES)} (--operator {STAGGER})"
         )
 
 

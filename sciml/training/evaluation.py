@@ -22,6 +22,7 @@ from torch import Tensor
 from sciml import metrics
 from sciml.errors import DataError
 from sciml.surrogate import Surrogate, at_time
+from sciml.surrogate.conditions import check_blocks
 from sciml.training import obedience
 from sciml.training.data import Trajectories
 
@@ -86,12 +87,13 @@ def _rollout(surrogate: Surrogate, data: Trajectories) -> Tensor:
     first = first_target(surrogate)
     window = data.state[:, surrogate.problem.first_frame : first].to(device)
     predictions = []
-    for frame in range(first, frames):
+    for frame in range(first, frames, surrogate.temporal):
         now = at_time(data.parameters, frame - 1, frames - 1)
-        following = surrogate(window, now, data.time[:, frame] - data.time[:, frame - 1])
+        interval = data.time[:, frame] - data.time[:, frame - 1]
+        following = surrogate.advance(window, now, interval)[:, : frames - frame]
         predictions.append(following.cpu())
-        window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
-    return torch.stack(predictions, 1)
+        window = torch.cat([window, following], 1)[:, -surrogate.history :]
+    return torch.cat(predictions, 1)
 
 
 def _direct(surrogate: Surrogate, data: Trajectories) -> Tensor:
@@ -353,6 +355,10 @@ def check_fit(surrogate: Surrogate, parts: Sequence[Trajectories]) -> None:
             f"the data have {frames[0]} frames; this surrogate needs at least {first_target(surrogate) + 1}"
         )
     for part in parts:
+        # Blocks of frames are counted from the frame that the rollout starts from.
+        start = first_target(surrogate) - 1
+        later = {name: values[:, start:] for name, values in part.parameters.items()}
+        check_blocks(later, part.time.diff(dim=1)[:, start:], surrogate.temporal)
         grid = tuple(part.state.shape[3:])
         if surrogate.grid is not None and grid != surrogate.grid:
             raise DataError(

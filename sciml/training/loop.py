@@ -84,7 +84,9 @@ class Trainer:
     Args:
         config: the run's configuration.
         surrogate: the model, already on the device.
-        task: module that computes the loss of a batch; what its ``numbers()`` says, where it has that, is logged.
+        task: module that computes the loss of a batch. Where it has them: ``begin(fraction)`` is called before each
+            step with the share of the budget that is spent, ``numbers()`` is logged, ``memory(world)`` goes into
+            checkpoints (all processes call it) and comes back by ``recall``.
         sources: training batches, and those of the late part of training (longer windows; the same for a map).
         validate: errors of the model on the validation cases; ``nmse`` among them decides which is the best.
         directory: the run directory (``checkpoints/`` is written by the main process).
@@ -199,6 +201,8 @@ class Trainer:
         """
         config = self.config
         late = fraction >= config.task.unroll_from
+        if hasattr(self.task, "begin"):
+            self.task.begin(fraction)
         batch = self.batch(self.sources[1 if late else 0])
         generator = step_generator(config.seed, self.position.step, self.world.data_rank)
         for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
@@ -258,20 +262,19 @@ class Trainer:
 
     def save(self) -> Path | None:
         """Write a checkpoint (the main process; the others wait)."""
-        path = None
+        path, state = None, self.state_dict()
         if self.world.is_main:
             path = save_checkpoint(
-                self.directory / "checkpoints",
-                self.position.step,
-                self.state_dict(),
-                self.config.checkpoint.keep,
+                self.directory / "checkpoints", self.position.step, state, self.config.checkpoint.keep
             )
         self.world.barrier()
         return path
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+        """Everything that the rest of the run depends on; every process calls it."""
+        memory = {"task": self.task.memory(self.world)} if hasattr(self.task, "memory") else {}
         return {
+            **memory,
             "position": vars(self.position).copy(),
             "surrogate": self.surrogate.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -287,6 +290,8 @@ class Trainer:
         device = self.world.device
         self.average = [tensor.to(device) for tensor in state["average"]]
         self.best = [tensor.to(device) for tensor in state["best"]]
+        if hasattr(self.task, "recall"):
+            self.task.recall(state["task"])
 
 
 def make_optimizer(config: OptimizerConfig, operator: Operator) -> tuple[torch.optim.AdamW, list[float]]:

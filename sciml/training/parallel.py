@@ -10,13 +10,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from sciml.constraints.expert_parallel import Group
+from sciml.collectives import Group
 from sciml.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class World:
         if not layers:
             raise ConfigError(
                 f"parallel.expert is {self.experts}, but the model has no layer with experts (the constraint "
-                "mixture-of-experts is one); leave parallel.expert out: more processes then share the batch"
+                "mixture-of-experts is one, the operator neuralstagger with mode independent another); leave "
+                "parallel.expert out: more processes then share the batch"
             )
         group: Group = self.mesh.get_group("expert")
         try:
@@ -99,6 +100,14 @@ class World:
         tensor = torch.tensor([float(flag)], device=self.device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return bool(tensor.item() > 0)
+
+    def merged(self, values: dict[Any, Any]) -> dict[Any, Any]:
+        """The entries of every process's dictionary, on each of them."""
+        if self.size == 1:
+            return values
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, values)
+        return {key: value for each in found for key, value in each.items()}
 
     def barrier(self) -> None:
         """Wait for every process."""

@@ -29,6 +29,8 @@ from sciml.progress import Progress
 from sciml.surrogate import Surrogate, TrajectorySurrogate, load
 from sciml.training import evaluation, map_evaluation, obedience, trajectory, trajectory_evaluation
 from sciml.training.build import build_constraints, build_operator, build_surrogate, count_parameters
+from sciml.training.by_equation.build import build_surrogate_without_data, equation_loss
+from sciml.training.by_equation.loss import BothSources, WeightedLoss
 from sciml.training.checkpoint import checkpoints, load_checkpoint
 from sciml.training.config import TrainConfig, complete, make_config
 from sciml.training.data import (
@@ -49,6 +51,7 @@ from sciml.training.loop import Interrupted, Source, Trainer
 from sciml.training.losses import LOSSES
 from sciml.training.parallel import World, world
 from sciml.training.particles.config import ParticleConfig
+from sciml.training.random_cases import random_cases
 from sciml.training.tasks import PairLoss, UnrolledLoss
 from sciml.version import __version__
 
@@ -177,7 +180,7 @@ def evaluate_run(
 
 def _prepared(config: TrainConfig, problem: Problem, device: str, progress: Progress) -> Split:
     """The run's cases: all three parts, or of training without data those that it is judged by."""
-    find = prepare_held_out if config.task.kind == "trajectory" else prepare
+    find = prepare_held_out if config.task.kind == "trajectory" or config.task.residual == 1 else prepare
     return find(config.data, problem, device, progress)
 
 
@@ -195,9 +198,14 @@ def _trainer(
     cases = f"{len(split.train.cases)} training cases"
     if isinstance(model, TrajectorySurrogate):
         surrogate, cases = model.to(here.device), "without data"
-        source = trajectory.source_of(config, problem)
+        source = random_cases(config, problem)
         sources, objective = (source, source), trajectory.ResidualLoss(surrogate)
         validate = _trajectory_validation(surrogate, split.validation)
+    elif config.task.residual == 1:
+        surrogate, cases = build_surrogate_without_data(config, problem, model).to(here.device), "without data"
+        objective = equation_loss(config, surrogate)
+        sources = (objective.pool, objective.pool)
+        validate = _validation(surrogate, split.validation)
     else:
         surrogate = build_surrogate(config, problem, model, split.train).to(here.device)
         sources, objective = learning(config, surrogate, split.train)
@@ -220,8 +228,14 @@ def learning(config: TrainConfig, surrogate: Surrogate, part: Part) -> tuple[tup
     if surrogate.pairs == "all":
         jumps = FramePairs(part, fields, surrogate.problem.first_frame)
         return (jumps, jumps), PairLoss(surrogate, loss)
-    windows = [Windows(part.windows(fields, task.history, steps)) for steps in (1, task.unroll)]
-    return (windows[0], windows[1]), UnrolledLoss(surrogate, loss, pushforward=task.pushforward, noise=task.noise)
+    calls = (1, task.unroll)
+    windows = [Windows(part.windows(fields, task.history, count * surrogate.temporal)) for count in calls]
+    unrolled = UnrolledLoss(surrogate, loss, pushforward=task.pushforward, noise=task.noise)
+    if not task.residual:
+        return (windows[0], windows[1]), unrolled
+    equation = equation_loss(config, surrogate)
+    both = [BothSources(each, equation.pool) for each in windows]
+    return (both[0], both[1]), WeightedLoss(unrolled, equation, task.residual)
 
 
 def _validation(surrogate: Surrogate, part: Part) -> Callable[[Surrogate], dict[str, float]]:
@@ -283,7 +297,8 @@ def evaluate_parts(
             map_evaluation.save_predictions(directory / "predictions.npz", surrogate, made, points, pairs)
         return summary
     cases = [trajectories(part, fields) for part in test]
-    summary, contenders = evaluation.evaluate(surrogate, trajectories(train, fields), cases)
+    known = trajectories(train, fields) if train.cases else None  # a run without data knows none
+    summary, contenders = evaluation.evaluate(surrogate, known, cases)
     if directory is not None:
         evaluation.save_predictions(directory / "predictions.npz", surrogate, contenders, cases)
     return summary

@@ -39,23 +39,28 @@ class UnrolledLoss(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """The loss of a batch; ``generator`` draws the noise."""
         surrogate = self.surrogate
-        state, history = batch.state, surrogate.history
-        steps = state.shape[1] - history
+        state, history, temporal = batch.state, surrogate.history, surrogate.temporal
+        calls = (state.shape[1] - history) // temporal
         groups = [field.components for field in surrogate.fields.values()]
         window = state[:, :history]
         losses = []
-        for index in range(steps):
+        for call in range(calls):
+            index = call * temporal
             parameters, interval = transition(batch, index, history)
-            if index == 0 and self.noise > 0:
+            if call == 0 and self.noise > 0:
                 window = self._with_noise(window, parameters, generator)
-            scored = not self.pushforward or index == steps - 1
+            scored = not self.pushforward or call == calls - 1
             with torch.set_grad_enabled(scored and torch.is_grad_enabled()):
-                prediction, scale = surrogate.predict(window, parameters, interval)
-            weight = _common_units(scale, groups)
+                frames, scale = surrogate.predict_frames(window, parameters, interval)
+            weight = common_units(scale, groups)
             if scored:
-                losses.append(self.loss(prediction * weight, state[:, history + index] / scale * weight, groups))
-            following = surrogate.denormalise(prediction, scale)
-            window = torch.cat([window[:, 1:], following.unsqueeze(1)], 1)
+                truth = state[:, history + index : history + index + temporal]
+                losses += [
+                    self.loss(made * weight, true / scale * weight, groups)
+                    for made, true in zip(frames.unbind(1), truth.unbind(1), strict=True)
+                ]
+            following = surrogate.denormalise(frames, scale.unsqueeze(1))
+            window = torch.cat([window, following], 1)[:, -history:]
         return torch.stack(losses).mean()
 
     def _with_noise(self, window: Tensor, parameters: dict[str, Tensor], generator: torch.Generator) -> Tensor:
@@ -87,7 +92,7 @@ class PairLoss(nn.Module):
         # One set of points for the batch: their nearest cells are then found once.
         state, points = observed(surrogate, batch.input, generator, shared=True)
         prediction, scale = surrogate.predict(state, batch.parameters, batch.interval, points)
-        weight = _common_units(scale, groups)
+        weight = common_units(scale, groups)
         return self.loss(prediction * weight, batch.target / scale * weight, groups)
 
 
@@ -111,7 +116,7 @@ def observed(
     return values.unsqueeze(1), points
 
 
-def _common_units(scale: Tensor, groups: Sequence[int]) -> Tensor:
+def common_units(scale: Tensor, groups: Sequence[int]) -> Tensor:
     """What turns the components of a field from units of their own into the unit of the field's first component.
 
     The loss then weighs the components of a velocity as the metrics do, which work in m/s.

@@ -22,7 +22,8 @@ from sciml.surrogate.trajectory import coordinates, equation_residual
 from sciml.training import evaluate_run, train
 from sciml.training.config import resolve_config
 from sciml.training.loop import Interrupted, Trainer
-from sciml.training.trajectory import RandomCases, ResidualLoss, build_trajectory_surrogate, source_of
+from sciml.training.random_cases import RandomCases, random_cases
+from sciml.training.trajectory import ResidualLoss, build_trajectory_surrogate
 
 TINY = {
     "diffusion_sorption": ["data.frames=6", "data.interval=100.0", "operator.n_modes=[3,5]", "experts.tiles=[1,2]"],
@@ -145,7 +146,7 @@ def test_training_lowers_the_residual(tmp_path):
     chosen = config("diffusion_sorption", False, tmp_path, *more)
     problem = get_problem("diffusion_sorption")
     untrained = build_trajectory_surrogate(chosen, problem)
-    cases = source_of(chosen, problem).batch(range(10**6, 10**6 + 8))
+    cases = random_cases(chosen, problem).batch(range(10**6, 10**6 + 8))
     trained = sciml.load(train(chosen, tmp_path / "run").directory)
     before, after = (
         float(ResidualLoss(each)(cases, torch.Generator().manual_seed(0)).detach()) for each in (untrained, trained)
@@ -158,7 +159,7 @@ def test_experts_lower_the_residual_of_an_untrained_network(tmp_path):
     losses = []
     for hard in (False, True):
         surrogate = build_trajectory_surrogate(config("diffusion_sorption", hard, tmp_path), problem)
-        cases = source_of(config("diffusion_sorption", hard, tmp_path), problem).batch(range(4))
+        cases = random_cases(config("diffusion_sorption", hard, tmp_path), problem).batch(range(4))
         loss = ResidualLoss(surrogate)
         losses.append(float(loss(cases, torch.Generator().manual_seed(0)).detach()))
         assert loss.numbers().get("solves") == (4 if hard else None)
@@ -169,7 +170,7 @@ def test_loss_is_the_residual_of_the_equation(tmp_path):
     """Geometric mean of the root mean square rows, here from the problem's own equation."""
     problem = get_problem("burgers")
     chosen = config("burgers", False, tmp_path)
-    surrogate, cases = build_trajectory_surrogate(chosen, problem), source_of(chosen, problem).batch(range(3))
+    surrogate, cases = build_trajectory_surrogate(chosen, problem), random_cases(chosen, problem).batch(range(3))
     loss = ResidualLoss(surrogate)(cases, torch.Generator())
     fields = solve(surrogate, cases.parameters)["velocity"][:, :, 0].double()
     equation = problem.equation(cases.parameters, surrogate.grid, surrogate.times)
@@ -181,7 +182,7 @@ def test_loss_is_the_residual_of_the_equation(tmp_path):
 def test_gradient_is_a_mean_over_cases_however_they_are_divided(tmp_path):
     """So several processes, whose gradients are averaged, take the steps of one."""
     problem, chosen = get_problem("diffusion_sorption"), config("diffusion_sorption", True, tmp_path)
-    surrogate, source = build_trajectory_surrogate(chosen, problem), source_of(chosen, problem)
+    surrogate, source = build_trajectory_surrogate(chosen, problem), random_cases(chosen, problem)
     loss = ResidualLoss(surrogate)
 
     def gradient(numbers):

@@ -69,6 +69,14 @@ class ParticleTaskConfig(Section):
     )
     unroll: int = Field(1, ge=1, description="steps unrolled in the late part of training")
     unroll_from: float = Field(0.7, ge=0, le=1, description="fraction of training after which steps are unrolled")
+    lifetime: int = Field(
+        1,
+        ge=1,
+        description="frames that the network follows a scene by its own steps in training; 1: it sees true frames only",
+    )
+    pool: int = Field(32, ge=1, description="scenes that it follows at a time")
+    grow: float = Field(0.5, ge=0, le=1, description="fraction of training in which scenes grow to their lifetime")
+    relaxation: float = Field(15.0, gt=1, description="frames in which a followed scene is led back to the true one")
     mirror: bool = Field(True, description="train on mirrored scenes too: gravity stays as it is")
     queries: int = Field(128, ge=1, description="points of a scene that the upsampler learns from in a step")
     anchor_every: int | None = Field(
@@ -122,6 +130,11 @@ def complete_particles(config: ParticleConfig, problem: ParticleProblem) -> Part
         "frames": data.frames or problem.frames,
         "interval": data.interval or problem.frame_interval,
     }
+    if config.task.lifetime > 1 and config.task.unroll > 1:
+        raise ConfigError(
+            f"task.unroll is {config.task.unroll} and task.lifetime {config.task.lifetime}: scenes that the network "
+            "follows by its own steps are not unrolled; use one of the two"
+        )
     if config.problem == "particles" and not data.files:
         raise ConfigError("problem 'particles' is your own data: give --data FILE.h5 (sciml convert makes one)")
     if data.files:

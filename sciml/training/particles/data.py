@@ -171,6 +171,10 @@ class Following:
     stepped: Tensor
     later: Tensor
 
+    def to(self, device: torch.device) -> Following:
+        """The same on a device."""
+        return Following(self.scene.to(device), self.stepped.to(device), self.later.to(device))
+
 
 @dataclass(frozen=True)
 class ParticleBatch:
@@ -182,9 +186,7 @@ class ParticleBatch:
 
     def to(self, device: torch.device) -> ParticleBatch:
         """The same on a device."""
-        following = self.following
-        if following is not None:
-            following = Following(following.scene.to(device), following.stepped.to(device), following.later.to(device))
+        following = None if self.following is None else self.following.to(device)
         return ParticleBatch(self.scene.to(device), self.future.to(device), following)
 
 

@@ -17,7 +17,7 @@ from sciml.surrogate import load
 from sciml.surrogate.particles import ParticleSurrogate
 from sciml.training.checkpoint import load_checkpoint
 from sciml.training.log import MetricsLog
-from sciml.training.loop import Interrupted, Trainer
+from sciml.training.loop import Interrupted, Source, Trainer
 from sciml.training.parallel import World, world
 from sciml.training.particles.build import build_surrogate, check_operator
 from sciml.training.particles.config import ParticleConfig, complete_particles
@@ -31,6 +31,8 @@ from sciml.training.particles.data import (
     whole,
 )
 from sciml.training.particles.evaluation import evaluate, given_frames, save_predictions, validation
+from sciml.training.particles.own_scenes import OwnScenesLoss
+from sciml.training.particles.pool import LOST, ScenePool
 from sciml.training.particles.task import ParticleLoss
 from sciml.training.run import (
     FREE_TO_CHANGE,
@@ -131,10 +133,7 @@ def evaluate_particle_run(
 
 def _trainer(config: ParticleConfig, split: ParticleSplit, directory: Path, here: World, progress: Progress) -> Trainer:
     surrogate = build_surrogate(config, split.train).to(here.device)
-    sources = [
-        SparseWindows(split.train, config.data, config.task, steps, config.seed) for steps in (1, config.task.unroll)
-    ]
-    objective = ParticleLoss(surrogate, config.task, float(surrogate.normaliser.statistics["noise"]))
+    sources, objective = learning(config, surrogate, split.train)
     log = MetricsLog(directory, config.tensorboard) if here.is_main else silent
     count = sum(p.numel() for p in surrogate.operator.parameters())
     points = "all particles" if config.data.points is None else f"{config.data.points} points a scene"
@@ -147,10 +146,35 @@ def _trainer(config: ParticleConfig, split: ParticleSplit, directory: Path, here
         config,
         surrogate,
         objective,
-        (sources[0], sources[1]),
+        sources,
         validation(split.validation),
         directory,
         here,
         log,
         progress,
     )
+
+
+def learning(
+    config: ParticleConfig, surrogate: ParticleSurrogate, part: ParticlePart
+) -> tuple[tuple[Source, Source], ParticleLoss]:
+    """Where the training samples come from, early and late in training, and the module that computes their loss."""
+    data, task = config.data, config.task
+    noise = float(surrogate.normaliser.statistics["noise"])
+    if task.lifetime == 1:
+        windows = [SparseWindows(part, data, task, steps, config.seed) for steps in (1, task.unroll)]
+        return (windows[0], windows[1]), ParticleLoss(surrogate, task, noise)
+    # No trajectory that gives a sample is left out for being shorter than a life.
+    steps = [file.frames(case) - task.history - 1 for file, case in part.cases]
+    lifetime = min([task.lifetime, *(each for each in steps if each >= 1)])
+    pool = ScenePool(
+        SparseWindows(part, data, task, lifetime, config.seed),
+        noise=noise,
+        mirror=task.mirror,
+        seed=config.seed,
+        lost=LOST * surrogate.stepper.radius,
+        size=task.pool,
+        batch=config.batch_size,
+        lifetime=lifetime,
+    )
+    return (pool, pool), OwnScenesLoss(surrogate, task, pool)

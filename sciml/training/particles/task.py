@@ -51,12 +51,16 @@ class ParticleLoss(nn.Module):
             loss = loss + pseudo_huber((normalised - wanted)[free], self.task.huber).mean() / len(future)
             if len(future) > 1:
                 scene = scene.moved(self.surrogate.moved(scene, normalised, target))
-        self._parts = {"acceleration_loss": loss.detach()}
-        if batch.following is not None:
-            along = self.following_loss(batch.following)
-            self._parts["upsampling_loss"] = along.detach()
-            loss = loss + along
-        return loss
+        return self.with_following(loss, batch.following)
+
+    def with_following(self, loss: Tensor, following: Following | None) -> Tensor:
+        """Plus the loss of the points brought along, where there are any."""
+        self._parts["acceleration_loss"] = loss.detach()
+        if following is None:
+            return loss
+        along = self.following_loss(following)
+        self._parts["upsampling_loss"] = along.detach()
+        return loss + along
 
     def following_loss(self, following: Following) -> Tensor:
         """Root mean square error of the points brought along, in units of the radius, with the gradient of its
