@@ -55,6 +55,20 @@ def test_solve_without_data(tmp_path, capsys):
     assert "20 steps without data" in capsys.readouterr().out
 
 
+def test_control_vortex(tmp_path, capsys):
+    """It runs; so few steps teach nothing that could be used."""
+    example = load("control_vortex")
+    example.main(tmp_path, tmp_path / "control.png", steps=10, iterations=2)
+    printed = capsys.readouterr().out
+    assert "10 steps without data" in printed and "without control:      2.042 by the solver" in printed
+    assert (tmp_path / "control.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_control_vortex_lowers_its_objective_ten_times_as_the_solver_confirms(tmp_path, capsys):
+    assert load("control_vortex").main(tmp_path, tmp_path / "control.png", steps=600, iterations=40) > 10
+
+
 def test_particles(tmp_path, capsys):
     assert load("particles").main(tmp_path, steps=30) < 1.5
     assert "60 of them stepped" in capsys.readouterr().out

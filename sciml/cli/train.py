@@ -102,7 +102,10 @@ def train(
     ] = None,
     physics_only: Annotated[
         bool,
-        typer.Option("--physics-only", help="Learn from the equation alone, without training data: whole solutions, or steps (neuralstagger)."),
+        typer.Option(
+            "--physics-only",
+            help="Learn from the equation alone, without training data: whole solutions, or steps (neuralstagger).",
+        ),
     ] = False,
     data: options.Data = None,
     config: Annotated[

@@ -39,6 +39,8 @@ class Operator(Stored):
     """Numbers of grid axes that it exists for."""
     temporal: int = 1
     """Successive frames that one call gives, as ``temporal * out_channels`` channels, frames first."""
+    stride: int = 1
+    """Intervals from one of these frames to the next; what it is conditioned on is that of one interval."""
 
     @classmethod
     def family(cls) -> "Mapping[str, type[Operator]]":

@@ -210,7 +210,7 @@ class Surrogate(nn.Module):
         output = output.unflatten(1, (self.temporal, -1))
         if self.target == "increment":
             # Frame k is k + 1 steps away: the output is the mean change of a step.
-            ahead = torch.arange(1, self.temporal + 1, dtype=scaled.dtype, device=scaled.device)
+            ahead = self.operator.stride * torch.arange(1, self.temporal + 1, dtype=scaled.dtype, device=scaled.device)
             step = self._columns(norm.increment_std, dim) * self._columns(ahead, dim + 1)
             return scaled[:, -1:] + output * step, scale
         return output * std + mean, scale
@@ -219,15 +219,18 @@ class Surrogate(nn.Module):
         """The dimensionless numbers ``(B, P)`` that the operator is conditioned on, before they are standardised.
 
         Those of the step; where the lead time is an input of its own, those of a step of ``time_scale`` seconds: many
-        hold the logarithm of the interval, which a pair of a frame with itself does not have.
+        hold the logarithm of the interval, which a pair of a frame with itself does not have. An operator whose frames
+        are several intervals apart (``stride``) was trained with those of one.
         """
-        return self.problem.conditions(parameters, reference_interval(interval, self.time_scale))
+        one = interval / self.operator.stride
+        return self.problem.conditions(parameters, reference_interval(one, self.time_scale))
 
     def lead_time(self, interval: Tensor) -> Tensor | None:
         """What the operator is told of the interval ``(B,)``; None for one that is not conditioned on it."""
         if not self.operator.time_conditioning:
             return None
-        return torch.ones_like(interval) if self.time_scale is None else interval / self.time_scale
+        one = interval / self.operator.stride
+        return torch.ones_like(one) if self.time_scale is None else one / self.time_scale
 
     def _standard_input(
         self, state: Tensor, parameters: Mapping[str, Tensor], points: Tensor | None
@@ -469,8 +472,14 @@ class Surrogate(nn.Module):
                 OutOfRangeWarning,
                 stacklevel=4,
             )
-        observed = observed_ranges(self.problem, detached(values), intervals, self.time_scale)
+        observed = observed_ranges(self.problem, detached(values), intervals / self.operator.stride, self.time_scale)
         warn_out_of_range(observed, self.ranges, stacklevel=5)
+
+    def coarse(self, phase: Sequence[int] | None = None, frames: str = "all") -> Surrogate:
+        """The simulation on one of the coarse grids of a ``NeuralStagger``: ``sciml.surrogate.coarse.coarse``."""
+        from sciml.surrogate.coarse import coarse
+
+        return coarse(self, phase, frames)
 
     def save(self, directory: Path | str) -> Path:
         """Write the surrogate, as ``storage.save``; return the directory."""

@@ -195,7 +195,7 @@ def test_published_cases():
     assert 0.1 < rms[0] < 0.3 and 0.4 < rms[1] < 1.0 and 0.6 < rms[2] < 1.5, "the source takes over"
 
 
-@pytest.mark.parametrize("subset", ["decaying", "kolmogorov", "fno", "hcmoe", "all"])
+@pytest.mark.parametrize("subset", ["decaying", "kolmogorov", "controlled", "fno", "hcmoe", "all"])
 @pytest.mark.parametrize("resolution", [24, 48, 64, 128])
 def test_samples_are_resolved_and_reproducible(subset, resolution):
     if subset in ("fno", "hcmoe") and resolution < 48:
@@ -212,6 +212,33 @@ def test_samples_are_resolved_and_reproducible(subset, resolution):
         assert set(sample.subsets) == {"decaying", "kolmogorov"}
         varying = [name for name, std in zip(FLOW.condition_names, conditions.std(0), strict=True) if std > 0]
         assert set(FLOW.condition_names) - set(varying) == {"source_sine"}, "the phase of the sources is 0"
+
+
+def test_controlled_cases_have_sources_of_any_strength_and_phase_along_the_longest_waves():
+    case = FLOW.sample(200, "controlled", seed=0, resolution=32).parameters
+    waves = torch.stack([case["forcing_wavenumber_x"], case["forcing_wavenumber_y"]], 1)
+    assert {tuple(wave) for wave in waves.tolist()} == {(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, -1.0)}
+    assert case["forcing"].min() < 0.2 and 5.8 < case["forcing"].max() <= 6 and not case["drag"].any()
+    angle = case["forcing_phase"]
+    assert angle.cos().mean().abs() < 0.15 and angle.sin().mean().abs() < 0.15, "no direction is preferred"
+    assert angle.min() < -math.pi and angle.max() > math.pi, "what atan2 gives is inside the range of training"
+
+
+@pytest.mark.parametrize("resolution", [16, 32, 64])
+def test_controlled_cases_stay_resolved_while_the_source_acts(resolution):
+    """A long wave that nothing opposes drives the flow beyond the unit of scales, which the viscosity goes by."""
+    sample = FLOW.sample(12, "controlled", seed=2, resolution=resolution)
+    with torch.inference_mode():
+        vorticity = FLOW.solve(sample.parameters, resolution, [0.0, 1.2, 2.4])["vorticity"]
+    size = vorticity.square().mean((2, 3, 4)).sqrt() / FLOW.scales(sample.parameters)["vorticity"]
+    assert 1 < float(size.max()) < 3, "the strongest grow, and remain within what training keeps"
+
+
+def test_scales_can_be_differentiated_where_there_is_no_source():
+    values = FLOW.as_parameters({**FORCED, "forcing": 0.0})
+    values["forcing"] = values["forcing"].clone().requires_grad_()
+    FLOW.scales(values)["vorticity"].sum().backward()
+    assert float(values["forcing"].grad) == 0.0
 
 
 @pytest.mark.parametrize("resolution", [24, 64])

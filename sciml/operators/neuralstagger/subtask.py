@@ -38,7 +38,7 @@ class Subtask(Operator):
         self.whole = whole
         self.phase = phase
         self.last = last
-        self.temporal = 1 if last else whole.temporal
+        self.temporal, self.stride = (1, whole.temporal) if last else (whole.temporal, 1)
 
     def forward(self, x: Tensor, *, time: Tensor | None = None, parameters: Tensor | None = None) -> Tensor:
         self.check_input(x, parameters, time)
