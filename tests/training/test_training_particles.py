@@ -439,3 +439,8 @@ def test_an_evaluation_needs_cases_of_the_same_kind(straight, tmp_path):
     with pytest.raises(ConfigError, match="is in 3D"):
         evaluate_run(straight.directory, [solid])
     assert len(whole([ParticleFile(solid)])) == 3
+
+
+def test_one_number_of_cases_leaves_the_others():
+    made = resolve_config("water", None, None, ["data.cases.train=10"], {})
+    assert (made.data.cases.train, made.data.cases.validation, made.data.cases.test) == (10, 3, 8)

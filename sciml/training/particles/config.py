@@ -30,6 +30,14 @@ FIELDS_ONLY = ("constraints", "experts", "pretrained")
 """Keys of a run on fields that people may try here."""
 
 
+class ParticleCases(Cases):
+    """Fewer than of fields: a scene has hundreds of frames."""
+
+    train: int = Field(40, ge=1)
+    validation: int = Field(3, ge=1)
+    test: int = Field(8, ge=1)
+
+
 class ParticleDataConfig(Section):
     """Where the trajectories come from: ``files``, or generated once into ``directory`` and kept."""
 
@@ -37,7 +45,7 @@ class ParticleDataConfig(Section):
     directory: str = "data"
     subset: str = "all"
     split: Literal["random", "extrapolate"] = "random"
-    cases: Cases = Cases(train=40, validation=3, test=8)
+    cases: ParticleCases = ParticleCases()
     resolution: int | None = Field(None, ge=8, description="cells of the solver along a side; default: the problem's")
     frames: int | None = Field(None, ge=8, description="default: the problem's")
     interval: float | None = Field(None, gt=0, description="seconds between frames; default: the problem's")
