@@ -60,6 +60,11 @@ def build_operator(config: TrainConfig, problem: Problem) -> Operator:
             "task.pairs=all needs an operator that is told the time between the frames: add "
             "operator.time_conditioning=true"
         )
+    if operator.temporal > 1 and (config.task.kind != "step" or config.task.pairs == "all"):
+        raise ConfigError(
+            f"the operator gives {operator.temporal} frames at once (operator.temporal), which goes with steps from "
+            "frame to frame (task.kind=step, task.pairs=successive); use operator.temporal=1 here"
+        )
     frames = None if config.data.files else config.data.frames
     needed = config.task.history + operator.temporal * (config.task.unroll or 1)
     if operator.temporal > 1 and frames is not None and frames < needed:

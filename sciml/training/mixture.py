@@ -115,6 +115,11 @@ def build_shared_operator(config: PretrainConfig, members: Sequence[Member]) -> 
             f"the operator {family.name!r} is for {operator.dim} dimensions, the problems of the mixture are in "
             f"{config.dim}D; change its arguments (e.g. n_modes, dim)"
         )
+    if operator.temporal > 1:
+        raise ConfigError(
+            f"the operator gives {operator.temporal} frames at once (operator.temporal); one that several problems "
+            "share gives one: use operator.temporal=1"
+        )
     if config.task.pairs == "all" and not operator.time_conditioning:
         raise ConfigError(
             "task.pairs=all needs an operator that is told the time between the frames: add "
@@ -161,6 +166,7 @@ class ChannelSubset(nn.Module):
     inputs: Tensor
     outputs: Tensor
     positions: Tensor
+    temporal = stride = 1
 
     @property
     def operator(self) -> Operator:

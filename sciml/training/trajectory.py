@@ -121,9 +121,9 @@ def _operator(config: TrainConfig, problem: Problem, equation: Equation) -> Oper
         operator = create_operator(
             family.name, in_channels=len(inputs), out_channels=len(outputs), n_parameters=len(names), **options
         )
-    if operator.dim != axes or operator.time_conditioning:
+    if operator.dim != axes or operator.time_conditioning or operator.temporal > 1:
         raise ConfigError(
-            f"the operator {family.name!r} has to be on {axes} axes, time first, and without time_conditioning here: "
-            "change its arguments (e.g. n_modes, dim)"
+            f"the operator {family.name!r} has to be on {axes} axes, time first, and without time_conditioning or "
+            "several frames at once (temporal) here: change its arguments (e.g. n_modes, dim)"
         )
     return operator

@@ -156,7 +156,7 @@ def test_the_loss_of_data_counts_all_frames():
     assert float(loss(batch, torch.Generator()).detach()) == pytest.approx(0.1 / 1.3 / 4, rel=1e-3)
 
 
-# ------------------------------------------------------------------------------------------------- the loss and the pool
+# ------------------------------------------------------------------------------------------------ the loss and the pool
 
 
 def test_the_loss_of_the_true_step_is_its_truncation(tmp_path):
@@ -350,6 +350,14 @@ def test_more_frames_at_once_than_there_are(tmp_path):
         name="neuralstagger", spatial=2, temporal=10, options={"hidden_channels": 4, "n_modes": [4, 4]}
     )
     with pytest.raises(ConfigError, match=r"10 frames at once \(operator\.temporal\).*data\.frames is 9"):
+        train(made, tmp_path / "run")
+
+
+@pytest.mark.parametrize("words", [["task.kind=map"], ["task.pairs=all", "operator.time_conditioning=true"]])
+def test_several_frames_at_once_are_for_steps(words, tmp_path):
+    words = [*words, f"data.directory={tmp_path}", "data.resolution=32", "operator.temporal=2"]
+    made = resolve_config("vorticity", "neuralstagger", None, words, {})
+    with pytest.raises(ConfigError, match=r"2 frames at once \(operator\.temporal\), which goes with steps"):
         train(made, tmp_path / "run")
 
 
