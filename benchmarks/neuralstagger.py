@@ -400,6 +400,11 @@ def speed_on_gpu(arguments: argparse.Namespace, resolution: int) -> list[Row]:
 def compare(arguments: argparse.Namespace, resolution: int) -> None:
     """Train and judge those of a resolution, or of the gate alone, and keep the table."""
     contenders = [WHOLE, GATE] if arguments.gate else COMPARED.get(resolution, COMPARED[128])
+    if arguments.only:
+        contenders = [
+            WHOLE,
+            *(Contender(mode, int(s), int(t)) for mode, s, t in (c.split(",") for c in arguments.only)),
+        ]
     rows = accuracy(arguments, resolution, contenders)
     notes = [
         *common_notes(arguments),
@@ -459,6 +464,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=("speed", "accuracy"), default="speed")
     parser.add_argument("--gate", action="store_true", help="accuracy of the whole operator and of s=4 stacked alone")
+    parser.add_argument("--only", nargs="+", metavar="MODE,S,T", help="compare these, e.g. stacked,4,5 shared,4,5")
     parser.add_argument("--cuda", action="store_true", help="speed on the GPU, also compiled in bfloat16")
     parser.add_argument("--resolution", type=int, nargs="+", default=[128])
     parser.add_argument("--steps", type=int, default=2000, help="optimizer steps of each contender")

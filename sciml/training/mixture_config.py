@@ -111,6 +111,10 @@ def make_pretrain_config(values: Mapping[str, Any]) -> PretrainConfig:
         raise ConfigError("the mixture has no problems; name some, e.g. --problems vorticity,cavity")
     if config.task.kind == "map" or config.task.history != 1:
         raise ConfigError("pretraining learns steps from one frame: leave task.kind and task.history as they are")
+    if config.task.residual:
+        raise ConfigError(
+            f"task.residual is {config.task.residual:g}; pretraining learns from data alone: leave task.residual out"
+        )
     entries = {}
     # In the order of names: the draws of a run must not depend on the order in which its problems were named.
     for name in sorted(config.problems):

@@ -338,6 +338,7 @@ def test_the_operator_can_be_fine_tuned_on_a_problem_it_never_saw(data, tmp_path
         ({"problems": {"burgers": {"weight": 0}}}, "'problems.burgers.weight' is 0"),
         ({"task": {"kind": "map"}}, "steps from one frame"),
         ({"task": {"history": 2}}, "steps from one frame"),
+        ({"task": {"residual": 0.5}}, "task.residual is 0.5; pretraining learns from data alone"),
         ({"task": {"unroll": 2}}, "task.unroll is 2"),
         ({"optimiser": {}}, "did you mean 'optimizer'"),
     ],
@@ -358,6 +359,7 @@ def test_no_problems(data):
         ({"operator": {"name": "unett"}}, "did you mean 'unet'"),
         ({"operator": {"time_conditioning": False}}, "operator.time_conditioning=true"),
         ({"operator": {"name": "fno", "n_modes": [4], "time_conditioning": True}}, "is for 1 dimensions"),
+        ({"operator": {"name": "neuralstagger", "temporal": 2, "time_conditioning": True}}, "2 frames at once"),
         ({"optimizer": {"group_rates": {"embeddings": 1e-3}}}, "embeddings"),
     ],
 )

@@ -361,8 +361,8 @@ def test_experts_flag_means_the_defaults(tmp_path):
     ("arguments", "message"),
     [
         (("-p", "tube", "--physics-only"), "cannot be learned without data"),
-        (("-p", "cavity", "--physics-only"), "cannot be learned without data"),
-        (("-p", "burgers", "--dim", "2", "--physics-only"), "without data in 2D"),
+        (("-p", "cavity", "--physics-only", "task.kind=trajectory"), "cannot be learned without data"),
+        (("-p", "burgers", "--dim", "2", "--physics-only", "task.kind=trajectory"), "without data in 2D"),
         (("-p", "diffusion_sorption", "--constraint", "mixture-of-experts"), "add --physics-only"),
         (("-p", "diffusion_sorption", "experts.bases=8"), "add --physics-only"),
         (("-p", "vorticity", "--physics-only", "--constraint", "boundary-values"), "single frames"),
