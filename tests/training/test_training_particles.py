@@ -54,6 +54,7 @@ def config(file, *more: str, **changes) -> ParticleConfig:
         "task.queries=20",
         "task.noise=0.05",
         "task.anchor_every=4",
+        "task.lifetime=1",
         "batch_size=2",
         "validate_every=4",
         "checkpoint.every_steps=4",
