@@ -13,6 +13,13 @@ SMALL = {
     "fno": {"hidden_channels": 6, "n_layers": 2, "n_modes": (5, 5)},
     "unet": {"hidden_channels": (4, 6), "embedding_channels": 4},
     "deeponet": {"hidden_channels": 8, "n_basis": 4, "n_layers": 3, "n_sensors": (4, 4)},
+    "multionet": {
+        "hidden_channels": 8,
+        "n_layers": 3,
+        "averaged_layers": 2,
+        "encoder_channels": (6,),
+        "n_sensors": (4, 4),
+    },
     "poseidon": {
         "image_size": 16,
         "patch_size": 2,
@@ -31,12 +38,14 @@ IN_ONE_DIMENSION = {
     "fno": {"n_modes": (5,)},
     "unet": {"dim": 1},
     "deeponet": {"n_sensors": (4,)},
+    "multionet": {"n_sensors": (4,)},
     "neuralstagger": {"dim": 1, "options": {"hidden_channels": 6, "n_layers": 2, "n_modes": (5,)}},
 }
 IN_THREE_DIMENSIONS = {
     "fno": {"n_modes": (3, 4, 5)},
     "unet": {"dim": 3},
     "deeponet": {"n_sensors": (4, 3, 2)},
+    "multionet": {"n_sensors": (4, 3, 2)},
     "neuralstagger": {"dim": 3, "options": {"hidden_channels": 6, "n_layers": 2, "n_modes": (3, 4, 5)}},
 }
 NAMES = sorted(OPERATORS)
@@ -249,6 +258,9 @@ def test_wrong_names_and_arguments_are_answered():
         ("unet", {"dim": 4}, "4 axes"),
         ("deeponet", {"n_layers": 1}, "n_layers is 1"),
         ("deeponet", {"n_sensors": (4, 0)}, r"n_sensors\[1\] is 0"),
+        ("multionet", {"averaged_layers": 4}, "averaged_layers is 4, and there are 3 layers; expected 1 to 3"),
+        ("multionet", {"encoder_channels": (4, 0)}, r"encoder_channels\[1\] is 0"),
+        ("multionet", {"activation": "tanh_sine"}, "did you mean 'tanh_sin'"),
         ("deeponet", {"hidden_channels": nn.Linear}, "cannot be written as JSON"),
     ],
 )

@@ -125,7 +125,7 @@ def make_network(
         if network.dim != dim:
             raise ConfigError(
                 f"neuralstagger: the options make a {network.name} on grids of {network.dim} axes, and dim is {dim}; "
-                "give an entry for each axis (n_modes of the fno, n_sensors of the deeponet), or the right dim"
+                "give an entry for each axis (n_modes of the fno, n_sensors of deeponet, multionet), or the right dim"
             )
         return network
     conditions: dict[str, Any] = {"n_parameters": n_parameters} if n_parameters else {}
