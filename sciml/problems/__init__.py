@@ -74,5 +74,12 @@ def get_problem(name: str, dim: int | None = None) -> Any:
 
         return OwnParticles(dim)
     if name not in known:
-        raise ConfigError(f"unknown problem {name!r}{did_you_mean(name, known)}")
+        from sciml.problems.weak import WEAK_PROBLEMS
+
+        if name in WEAK_PROBLEMS:
+            raise ConfigError(
+                f"problem {name!r} exists in weak form alone, which the operator dgno learns: "
+                f"sciml.problems.weak.get_weak_problem({name!r})"
+            )
+        raise ConfigError(f"unknown problem {name!r}{did_you_mean(name, {*known, *WEAK_PROBLEMS})}")
     return known[name](dim)

@@ -4,6 +4,7 @@ from sciml.solvers.elliptic import solve_darcy
 from sciml.solvers.exponential import ExponentialSolver
 from sciml.solvers.incompressible import FlowState, IncompressibleSolver
 from sciml.solvers.mpm import MPMSolver
+from sciml.solvers.stokes import StokesSolver
 from sciml.solvers.super_time_stepping import RungeKuttaLegendre
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "IncompressibleSolver",
     "MPMSolver",
     "RungeKuttaLegendre",
+    "StokesSolver",
     "solve_darcy",
 ]
