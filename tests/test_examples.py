@@ -55,6 +55,14 @@ def test_solve_without_data(tmp_path, capsys):
     assert "20 steps without data" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::sciml.surrogate.OutOfRangeWarning")
+def test_own_pde(tmp_path, capsys):
+    """So few steps are inexact, but the equation has been learned from without a solution."""
+    error, _ = load("own_pde").main(tmp_path, steps=60, method="map")
+    printed = capsys.readouterr().out
+    assert error < 0.4 and "60 steps without a solution" in printed and "from 25 sensors" in printed
+
+
 def test_control_vortex(tmp_path, capsys):
     """It runs; so few steps teach nothing that could be used."""
     example = load("control_vortex")

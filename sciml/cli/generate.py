@@ -72,6 +72,7 @@ def generate(
 ) -> None:
     """Solve cases with the reference solver and write a data file."""
     part = parse_shard(shard)
+    _check_weak(problem, subset)
     from sciml.problems import get_problem
 
     made_from = get_problem(problem, dim)
@@ -117,6 +118,17 @@ def generate(
                 "seconds_per_case": made.seconds_per_case,
                 "workers": made.processes,
             }
+        )
+
+
+def _check_weak(problem: str, subset: str) -> None:
+    """Raise ConfigError for what exists in weak form alone: its cases have no data file."""
+    own = options.ALL_PROBLEMS.get(problem, ())
+    if problem in options.WEAK_ONLY or (subset in options.WEAK_PROBLEMS.get(problem, ()) and subset not in own):
+        what = f"problem {problem!r}" if problem in options.WEAK_ONLY else f"subset {subset!r} of problem {problem!r}"
+        raise ConfigError(
+            f"{what} exists in weak form alone, whose cases are drawn where it is trained: sciml train --problem "
+            f"{problem} --operator dgno" + (f" data.subset={subset}" if subset != "all" else "")
         )
 
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import sciml
-from sciml.cli import convert, evaluate, generate, info, merge, plot, predict, pretrain, problems, train
+from sciml.cli import convert, evaluate, generate, info, invert, merge, plot, predict, pretrain, problems, train
 from sciml.cli.console import is_main_process, say
 from sciml.errors import SciMLError
 
@@ -106,7 +106,7 @@ def _root(
     pass
 
 
-for command in (train, pretrain, generate, merge, convert, evaluate, predict, plot, info, problems):
+for command in (train, pretrain, generate, merge, convert, evaluate, predict, invert, plot, info, problems):
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=command.EXAMPLES, no_args_is_help=command.NEEDS_ARGUMENTS)(getattr(command, name))
 

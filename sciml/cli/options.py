@@ -26,8 +26,18 @@ PARTICLE_PROBLEMS = {
     "water": ("drop", "column", "blocks", "pool", "obstacle"),
 }
 """The same of the problems whose states are particles."""
+WEAK_PROBLEMS = {
+    "burgers": ("dgno",),
+    "darcy": ("piecewise", "waves", "smooth", "fno"),
+    "darcy_mixed": ("piecewise", "waves", "smooth", "fno"),
+    "stokes": ("waves",),
+}
+"""The same of the problems in weak form, which LATENT_OPERATORS learn."""
 ALL_PROBLEMS = {**PROBLEMS, **PARTICLE_PROBLEMS}
-OPERATORS = ("deeponet", "fno", "neuralstagger", "poseidon", "unet")
+"""Those that 'sciml generate' solves."""
+WEAK_ONLY = tuple(name for name in WEAK_PROBLEMS if name not in ALL_PROBLEMS)
+OPERATORS = ("deeponet", "fno", "multionet", "neuralstagger", "poseidon", "unet")
+LATENT_OPERATORS = ("dgno",)
 CONSTRAINTS = ("boundary-values", "conservation", "divergence-free")
 EXPERTS = "mixture-of-experts"
 """The constraint of training without data, which is a section of the configuration."""
@@ -50,13 +60,18 @@ class Split(str, Enum):
 
 
 def complete_problem(incomplete: str) -> list[str]:
-    """Names of problems for the shell."""
+    """Names of problems that can be generated, for the shell."""
     return [name for name in ALL_PROBLEMS if name.startswith(incomplete)]
+
+
+def complete_learned(incomplete: str) -> list[str]:
+    """Names of problems that can be learned, for the shell."""
+    return [name for name in (*ALL_PROBLEMS, *WEAK_ONLY) if name.startswith(incomplete)]
 
 
 def complete_operator(incomplete: str) -> list[str]:
     """Names of operators for the shell."""
-    return [name for name in OPERATORS if name.startswith(incomplete)]
+    return [name for name in (*OPERATORS, *LATENT_OPERATORS) if name.startswith(incomplete)]
 
 
 def complete_constraint(incomplete: str) -> list[str]:

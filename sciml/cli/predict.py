@@ -31,7 +31,11 @@ Fifty steps ahead from the last frame of the file:
   sciml predict RUN --input cases.h5 --out ahead.h5 --frame -1 --steps 50
 
 The written file has the format of the input: sciml.datasets.DatasetFile reads
-it, and so does any HDF5 reader."""
+it, and so does any HDF5 reader.
+
+Of a dgno run: input functions (.npy, .npz or .csv) to solutions (.npz):
+
+  sciml predict runs/darcy/dgno/RUN --input permeability.npy --out pressure.npz"""
 
 
 def predict(
@@ -75,6 +79,16 @@ def predict(
     from sciml.datasets.particles import is_particle_file
 
     surrogate = load(run, chosen)
+    if surrogate.kind == "latent":
+        if points is not None:
+            raise ConfigError("--points chooses how many particles are stepped; this surrogate is one of fields")
+        from sciml.cli.predict_latent import predict_latent
+
+        with RichProgress() as progress:
+            result = predict_latent(surrogate, input, out, steps, frame, progress)
+        if json:
+            print_json(result)
+        return
     if surrogate.kind == "particles" or is_particle_file(input):
         from sciml.cli.predict_particles import predict_particles
 

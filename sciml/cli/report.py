@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 from sciml.cli.console import console, make_table
+from sciml.cli.latent_report import latent_next_steps, latent_table
 from sciml.cli.particle_report import particle_next_steps, particle_tables
 
 STEP_COLUMNS = (
@@ -72,6 +73,9 @@ def print_results(operator: str, test: Mapping[str, Any], *, stderr: bool = Fals
         for table in particle_tables(operator, test):
             console(stderr=stderr).print(table)
         return
+    if test.get("kind") == "latent":
+        console(stderr=stderr).print(latent_table(operator, test))
+        return
     console(stderr=stderr).print(results_table(operator, test))
     if (table := constraints_table(test)) is not None:
         console(stderr=stderr).print(table)
@@ -121,6 +125,8 @@ def next_steps(directory: Path, test: Mapping[str, Any]) -> str:
     """What to do with a finished run, to copy and paste."""
     if test.get("kind") == "particles":
         return particle_next_steps(directory)
+    if test.get("kind") == "latent":
+        return latent_next_steps(directory)
     calls = "surrogate.solve" if judged_as_map(test) else "surrogate.step, .rollout"
     last = f"sciml predict {directory} --input cases.h5 --out predicted.h5"
     if test.get("kind") == "trajectory":  # it starts from parameters, not from a file

@@ -36,6 +36,12 @@ Without training data, from the equation alone: whole solutions, soft, or with e
   sciml train --problem diffusion_sorption --physics-only --constraint mixture-of-experts
   sciml train --problem vorticity --physics-only experts.tiles=[1,2,2] experts.bases=32
 
+An operator that also runs backwards, from few noisy observations to the input (see sciml invert):
+
+  sciml train --problem darcy --operator dgno
+  sciml train --problem darcy --operator dgno data.subset=waves task.learn=both data.labelled=100
+  sciml train --problem stokes
+
 From pretrained weights: a run, a surrogate, an operator's directory or a hub id:
 
   sciml train --problem tube --from runs/cavity/unet/RUN
@@ -65,7 +71,7 @@ def train(
             "--problem",
             "-p",
             help="What to learn: see 'sciml problems'.",
-            autocompletion=options.complete_problem,
+            autocompletion=options.complete_learned,
         ),
     ] = None,
     dim: Annotated[
@@ -75,7 +81,8 @@ def train(
     operator: Annotated[
         str | None,
         typer.Option(
-            help="unet, fno, deeponet, poseidon, neuralstagger; of particles giorom, gns.",
+            help="unet, fno, deeponet, multionet, poseidon, neuralstagger; of particles giorom, gns; "
+            "of weak forms dgno.",
             autocompletion=options.complete_operator,
             show_default=False,
         ),
@@ -104,7 +111,8 @@ def train(
         bool,
         typer.Option(
             "--physics-only",
-            help="Learn from the equation alone, without training data: whole solutions, or steps (neuralstagger).",
+            help="Learn from the equation alone, without training data: whole solutions, or steps (neuralstagger); "
+            "dgno does by itself.",
         ),
     ] = False,
     data: options.Data = None,
@@ -220,13 +228,13 @@ def _resolve(
     resolved = resolve_config(problem, operator, file, overrides, flags)
     from sciml.constraints import CONSTRAINTS
     from sciml.operators import OPERATORS
-    from sciml.training import ParticleConfig
+    from sciml.training import LatentConfig, ParticleConfig
 
-    if isinstance(resolved, ParticleConfig):
+    if isinstance(resolved, (ParticleConfig, LatentConfig)):
         return resolved
     # Here and not when the network is built, which is after minutes of generation.
     if resolved.operator.name not in OPERATORS:
-        known = did_you_mean(resolved.operator.name, OPERATORS)
+        known = did_you_mean(resolved.operator.name, (*OPERATORS, *options.LATENT_OPERATORS))
         raise ConfigError(f"unknown operator {resolved.operator.name!r}{known}")
     for constraint in resolved.constraints:
         if constraint.name not in CONSTRAINTS:

@@ -13,7 +13,9 @@ acceleration = stepper(particle_graph(position, velocity, radius=0.03))       # 
 
 from sciml.operators.base import Operator, create_operator
 from sciml.operators.deeponet import DeepONet
+from sciml.operators.dgno import DGNO
 from sciml.operators.fno import FNO
+from sciml.operators.multionet import MultiONet
 from sciml.operators.neuralstagger import NeuralStagger
 from sciml.operators.particles import GIOROM, GNS, ParticleOperator, particle_graph
 from sciml.operators.particles.upsampler import KernelUpsampler
@@ -26,17 +28,22 @@ OPERATORS: dict[str, type[Operator]] = {
     "deeponet": DeepONet,
     "poseidon": Poseidon,
     "neuralstagger": NeuralStagger,
+    "multionet": MultiONet,
 }
+LATENT_OPERATORS: dict[str, type[DGNO]] = {"dgno": DGNO}
 PARTICLE_OPERATORS: dict[str, type[ParticleOperator]] = {"giorom": GIOROM, "gns": GNS}
 
 __all__ = [
+    "DGNO",
     "FNO",
     "GIOROM",
     "GNS",
+    "LATENT_OPERATORS",
     "OPERATORS",
     "PARTICLE_OPERATORS",
     "DeepONet",
     "KernelUpsampler",
+    "MultiONet",
     "NeuralStagger",
     "Operator",
     "ParticleOperator",

@@ -2,7 +2,8 @@
 
 Every function takes plain arrays and labels, builds a ``matplotlib.figure.Figure`` of its own (never pyplot,
 so nothing global is touched and no window opens) and writes it when a path is given. ``run_figures`` draws
-all pictures of a run, ``case_figure`` those of a case of a data file.
+all pictures of a run, ``case_figure`` those of a case of a data file, ``inversion_figures``
+those of a posterior.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ __all__ = [
     "channel_profiles",
     "error_distribution",
     "field_map",
+    "inversion_figures",
     "line_profiles",
     "loss_curves",
     "particle_errors",
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from sciml.plotting.data_file import case_figure
     from sciml.plotting.diagrams import space_time
     from sciml.plotting.fields import triptych
+    from sciml.plotting.latent.run import inversion_figures
     from sciml.plotting.lines import line_profiles
     from sciml.plotting.maps import error_distribution, field_map
     from sciml.plotting.particles.animation import animate_particles
@@ -52,6 +55,7 @@ _HOME = {
     "channel_profiles": "channel",
     "error_distribution": "maps",
     "field_map": "maps",
+    "inversion_figures": "latent.run",
     "line_profiles": "lines",
     "loss_curves": "curves",
     "particle_errors": "particles.curves",

@@ -11,6 +11,8 @@ import yaml
 from sciml.errors import CheckpointError, DataError
 from sciml.plotting.choices import pictures_of
 from sciml.plotting.curves import loss_curves, rollout_error
+from sciml.plotting.latent.curves import bound_curves
+from sciml.plotting.latent.run import is_latent, latent_figures
 from sciml.plotting.maps import error_distribution
 from sciml.plotting.particles.predictions import has_particles
 from sciml.plotting.particles.run import particle_figures
@@ -28,6 +30,7 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
     for its dimension and its problem (``fields_<case>.png``, ``space_time_<case>.png``, ``spectrum_<case>.png`` ...);
     for the first case ``rollout_<case>.gif``. When it is static: ``case_errors.png`` and ``fields_<subset>.png``.
     Of a particle run: ``rollout_error.png``, and for each case ``rollout_<case>.gif`` and ``frames_<case>.png``.
+    Of a run on a weak problem: ``case_<number>.png``, whose layout the problem in ``surrogate/`` says.
     From ``surrogate/``, for a cavity: ``profiles_steady_re<Re>.png``, the rollout to steady flow against Ghia's table.
     What a run has not written (it was stopped, say) is left out with a message.
 
@@ -50,8 +53,8 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
         what = "holds neither metrics.jsonl nor predictions.npz" if run.is_dir() else "is not a directory"
         raise CheckpointError(f"{run} {what}: nothing to draw; give the directory that 'sciml train' wrote")
     operator = str(_summary(run / "summary.json")["operator"])
-    particles = has_particles(predictions)
-    arrays = read_predictions(predictions) if predictions.is_file() and not particles else {}
+    particles, latent = has_particles(predictions), is_latent(run)
+    arrays = read_predictions(predictions) if predictions.is_file() and not (particles or latent) else {}
     if not predictions.is_file():
         progress.message(f"no {predictions.name} in {run}: the run was not evaluated, its fields are not drawn")
     written: list[Path] = []
@@ -60,10 +63,12 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
 
         written += steady_profiles(load(run), figures, progress)
     tasks: list[Callable[[], Path | None]] = (
-        [partial(_training, metrics, figures, operator)] if metrics.is_file() else []
+        [partial(_training, metrics, figures, operator, latent)] if metrics.is_file() else []
     )
     tasks += _predictions(arrays, figures, operator) if arrays else []
     tasks += particle_figures(predictions, figures, operator) if particles else []
+    if latent and predictions.is_file():
+        tasks += latent_figures(run, figures, progress)
     with progress.phase("figures", len(tasks)):
         for task in tasks:
             if (path := task()) is not None:
@@ -83,11 +88,11 @@ def _problem(run: Path, arrays: Arrays) -> str:
     return str(config["problem"]) if isinstance(config, dict) and "problem" in config else problem_of(arrays)
 
 
-def _training(metrics: Path, figures: Path, operator: str) -> Path | None:
+def _training(metrics: Path, figures: Path, operator: str, latent: bool) -> Path | None:
     if not (records := read_records(metrics)):
         return None
     path = figures / "training.png"
-    loss_curves(records, title=f"Training of {operator}", path=path)
+    (bound_curves if latent else loss_curves)(records, title=f"Training of {operator}", path=path)
     return path
 
 

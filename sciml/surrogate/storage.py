@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sciml.errors import CheckpointError
+from sciml.errors import CheckpointError, ConfigError
 from sciml.operators import Operator
 from sciml.problems import get_problem
 from sciml.surrogate.constraining import Imposed
@@ -20,6 +20,8 @@ from sciml.surrogate.trajectory_storage import from_config
 from sciml.version import __version__
 
 if TYPE_CHECKING:
+    from sciml.problems.weak import WeakProblem
+    from sciml.surrogate.latent import LatentSurrogate
     from sciml.surrogate.particles import ParticleSurrogate
 
 
@@ -40,11 +42,15 @@ def save(surrogate: Surrogate, directory: Path | str) -> Path:
     return write(surrogate, config, model_card(surrogate), directory)
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate | TrajectorySurrogate | ParticleSurrogate:
+def load(
+    path: Path | str, device: torch.device | str = "cpu", problem: WeakProblem | None = None
+) -> Surrogate | TrajectorySurrogate | ParticleSurrogate | LatentSurrogate:
     """Load a surrogate from its directory, or from the run directory that holds it: a ``Surrogate``, a
-    ``TrajectorySurrogate`` of what was trained without data, or a ``ParticleSurrogate``.
+    ``TrajectorySurrogate`` of what was trained without data, a ``ParticleSurrogate``, or a ``LatentSurrogate`` of a
+    weak problem. ``problem``: the one it was trained on, where that is a weak problem of your own.
 
-    Raises ``CheckpointError`` if the directory is missing, is not a surrogate, or is damaged.
+    Raises ``CheckpointError`` if the directory is missing, is not a surrogate, or is damaged, ``ConfigError`` for a
+    problem of your own that is not given, is another one, or is not asked for.
     """
     directory = Path(path)
     if (directory / "surrogate" / "surrogate.json").is_file():
@@ -57,6 +63,10 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate | Tr
         raise CheckpointError(f"{path} {what}; give a run directory or the surrogate directory inside it") from None
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
+    if problem is not None and config.get("kind") != "latent":
+        raise ConfigError(
+            f"{path} is no surrogate of a weak problem: it knows its own; leave problem={problem.name} out"
+        )
     try:
         if config.get("kind") == TrajectorySurrogate.kind:
             return from_config(config, directory).to(device).eval()
@@ -64,6 +74,10 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Surrogate | Tr
             from sciml.surrogate.particles.storage import from_config as particles_from_config
 
             return particles_from_config(config, directory).to(device).eval()
+        if config.get("kind") == "latent":
+            from sciml.surrogate.latent.storage import from_config as latent_from_config
+
+            return latent_from_config(config, directory, problem).to(device).eval()
         surrogate = Surrogate(
             Operator.from_pretrained(directory),
             get_problem(config["problem"], config.get("dim")),

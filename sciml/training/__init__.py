@@ -6,6 +6,7 @@ Importing this package is light; torch is loaded with the first use of ``train``
 from typing import TYPE_CHECKING, Any
 
 from sciml.training.config import TrainConfig, make_config, resolve_config
+from sciml.training.latent.config import LatentConfig
 from sciml.training.particles.config import ParticleConfig
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from sciml.training.run import RunResult, evaluate_run, train
 
 __all__ = [
+    "LatentConfig",
     "ParticleConfig",
     "RunResult",
     "TrainConfig",

@@ -26,6 +26,7 @@ from sciml.training.fine_tuning import RATES, find_pretrained
 
 if TYPE_CHECKING:
     from sciml.problems.base import Problem
+    from sciml.training.latent.config import LatentConfig
     from sciml.training.particles.config import ParticleConfig
 
 
@@ -266,13 +267,17 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return _numbers(content)
 
 
-def make_config(values: Mapping[str, Any]) -> TrainConfig | ParticleConfig:
-    """Validate a nested dictionary: of a run on fields, or on particles, as its problem is.
+def make_config(values: Mapping[str, Any]) -> TrainConfig | ParticleConfig | LatentConfig:
+    """Validate a nested dictionary: of a run on fields, or on particles, as its problem is, or on a weak problem, as
+    its operator is.
 
     Raises ``ConfigError`` that names the key, suggests the nearest, or states the bound.
     """
+    from sciml.training.latent.config import OPERATOR, LatentConfig
     from sciml.training.particles.config import PARTICLES, ParticleConfig
 
+    if (values.get("operator") or {}).get("name") == OPERATOR:
+        return validated(LatentConfig, values)
     return validated(ParticleConfig if values.get("problem") in PARTICLES else TrainConfig, values)
 
 
@@ -411,19 +416,22 @@ def resolve_config(
     file: Path | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
-) -> TrainConfig | ParticleConfig:
+) -> TrainConfig | ParticleConfig | LatentConfig:
     """The problem's recipe, overlaid by a file, then by dotted overrides, then by the flags of the command line.
 
     With pretrained weights the recipe gives no options of the operator, which come with the weights; what is predicted
     is what they have learned to predict, and the learning rates are those of fine-tuning.
     """
     from sciml.problems import get_problem
+    from sciml.training.latent.config import OPERATOR, WEAK_ONLY, resolve_latent_config
     from sciml.training.particles.config import PARTICLES, resolve_particle_config
 
-    if problem in PARTICLES:
-        return resolve_particle_config(problem, operator, file, overrides, flags)
     chosen_by_user = merge(load_yaml(file) if file is not None else {}, parse_overrides(overrides), flags or {})
     chosen = operator or chosen_by_user.get("operator", {}).get("name")
+    if chosen == OPERATOR or problem in WEAK_ONLY:
+        return resolve_latent_config(problem, chosen, file, overrides, flags)
+    if problem in PARTICLES:
+        return resolve_particle_config(problem, operator, file, overrides, flags)
     chosen_problem = get_problem(problem, chosen_by_user.get("dim"))
     experts = chosen_by_user.get("experts") is not None
     without = way_without_data(chosen_problem, chosen, chosen_by_user.get("task") or {}, experts)

@@ -29,6 +29,7 @@ from sciml.training.parallel import World
 from sciml.training.sampling import step_generator
 
 if TYPE_CHECKING:
+    from sciml.training.latent.config import LatentConfig
     from sciml.training.particles.config import ParticleConfig
 
 LOG_EVERY = 20
@@ -95,7 +96,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig | ParticleConfig,
+        config: TrainConfig | ParticleConfig | LatentConfig,
         surrogate: Model,
         task: nn.Module,
         sources: tuple[Source, Source],
@@ -200,7 +201,7 @@ class Trainer:
         Returns the loss and the gradient norm.
         """
         config = self.config
-        late = fraction >= config.task.unroll_from
+        late = self.sources[0] is not self.sources[1] and fraction >= config.task.unroll_from
         if hasattr(self.task, "begin"):
             self.task.begin(fraction)
         batch = self.batch(self.sources[1 if late else 0])

@@ -46,6 +46,7 @@ from sciml.training.data import (
     trajectories,
     whole,
 )
+from sciml.training.latent.config import LatentConfig
 from sciml.training.log import MetricsLog
 from sciml.training.loop import Interrupted, Source, Trainer
 from sciml.training.losses import LOSSES
@@ -77,12 +78,13 @@ class RunResult:
 
 
 def train(
-    config: TrainConfig | ParticleConfig,
+    config: TrainConfig | ParticleConfig | LatentConfig,
     out: Path | str | None = None,
     resume: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Generate or read data, train, evaluate on held-out cases, save the surrogate: of fields, or of particles.
+    """Generate or read data, train, evaluate on held-out cases, save the surrogate: of fields, of particles, or of a
+    weak problem.
 
     ``out``: the run directory, by default ``runs/<problem>/<operator>/<time>``. ``resume``: a run directory to go on
     with, or ``"auto"`` for the newest unfinished one (a new run if there is none).
@@ -94,6 +96,10 @@ def train(
         from sciml.training.particles.run import train_particles
 
         return train_particles(config, out, resume, progress)
+    if isinstance(config, LatentConfig):
+        from sciml.training.latent.run import train_latent
+
+        return train_latent(config, out, resume, progress)
     progress = progress or Progress()
     problem = get_problem(config.problem, config.dim)
     config = complete(config, problem)
@@ -159,6 +165,10 @@ def evaluate_run(
         from sciml.training.particles.run import evaluate_particle_run
 
         return evaluate_particle_run(run, config, data, split, progress)
+    if isinstance(config, LatentConfig):
+        from sciml.training.latent.run import evaluate_latent_run
+
+        return evaluate_latent_run(run, config, data, split, progress)
     surrogate = load(run)
     problem = surrogate.problem
     own = _prepared(config, problem, "cpu", progress)
@@ -314,7 +324,7 @@ def write_json(path: Path, content: Any) -> None:
 # -------------------------------------------------------------------------------------------------- the run directory
 
 
-def read_config(run: Path) -> TrainConfig | ParticleConfig:
+def read_config(run: Path) -> TrainConfig | ParticleConfig | LatentConfig:
     """The resolved configuration of a run.
 
     Raises ``CheckpointError`` if the directory is not a run.

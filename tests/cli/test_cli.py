@@ -15,7 +15,10 @@ from sciml.cli import options
 from sciml.cli.main import main
 from sciml.errors import CheckpointError, ConfigError, DataError
 
-COMMANDS = ("train", "pretrain", "generate", "merge", "convert", "evaluate", "predict", "plot", "info", "problems")
+COMMANDS = (
+    *("train", "pretrain", "generate", "merge", "convert"),
+    *("evaluate", "predict", "invert", "plot", "info", "problems"),
+)
 HEAVY = ("torch", "torch_geometric", "matplotlib", "numpy", "h5py")
 
 

@@ -9,6 +9,7 @@ from cli_helpers import SUMMARY, invoke
 from sciml.errors import DataError
 from sciml.problems import PARTICLE_PROBLEMS, PROBLEMS
 from sciml.problems.generate import Generation
+from sciml.problems.weak import WEAK_PROBLEMS
 
 
 class TestTrain:
@@ -205,7 +206,7 @@ class TestSmallCommands:
             assert name in result.stdout and problem.title.split()[0] in result.stdout
         assert "lid_velocity" not in result.stdout and "sciml problems NAME" in result.stdout
         everything = json.loads(invoke("problems", "--json").stdout)
-        assert {each["name"] for each in everything} == {*PROBLEMS, *PARTICLE_PROBLEMS}
+        assert {each["name"] for each in everything} == {*PROBLEMS, *PARTICLE_PROBLEMS, *WEAK_PROBLEMS}
         content = json.loads(invoke("problems", "cavity", "--json").stdout)
         assert content["fields"]["velocity"] == {"components": 2, "unit": "m/s"}
         assert (content["dims"], content["resolution"], content["frames"], content["static"]) == ([2], 64, 21, False)

@@ -1,5 +1,4 @@
-"""The residual of nodal values in Stokes flow, in its natural norm: quadratic velocity, linear pressure on triangles.
-"""
+"""Residual of Stokes flow in its natural norm, of nodal values: quadratic velocity, linear pressure on triangles."""
 
 from __future__ import annotations
 
@@ -87,9 +86,9 @@ class TaylorHood:
 
         Between (3 - sqrt(5)) / 2 and (3 + sqrt(5)) / 2 times int |grad e|^2 + e_p^T S e_p / mu^2 for the errors e of u
         and e_p of p, as K and S are the blocks of the ideal preconditioner (Murphy, Golub and Wathen, SIAM J. Sci.
-        Comput. 21 (2000) 1969). With the mass matrix in the place of S the lower bound contains the square of the inf-sup
-        constant, 0.03 in a channel twice as long as high: candidates that lose water on the way have small residuals
-        then, and are what is learned first.
+        Comput. 21 (2000) 1969). With the mass matrix in the place of S the lower bound contains the square of the
+        inf-sup constant, 0.03 in a channel twice as long as high: candidates that lose water on the way have small
+        residuals then, and are what is learned first.
         """
         momentum, mass = self.residual(velocity, pressure)
         momentum = self._energy.dual_square(momentum.flatten(0, 1)).unflatten(0, (-1, 2)).sum(1)

@@ -53,8 +53,8 @@ class WeakProblem(CaseFamily):
         resolution: of the mesh (what it counts, the problem says), by default the problem's.
 
     A subclass sets in its constructor ``input_points (P, d_in)``, ``input_shape`` (their grid, or None) and
-    ``points (N, d)`` (where solutions are stored and compared) and ``box``, and defines the methods below. Coordinates are in
-    physical units, in the order of ``axes``; a coordinate of time is the last.
+    ``points (N, d)`` (where solutions are stored and compared) and ``box``, and defines the methods below. Coordinates
+    are in physical units, in the order of ``axes``; a coordinate of time is the last.
 
     Raises:
         ConfigError: no such subset, or a resolution that is too low.

@@ -110,7 +110,9 @@ class WeakDarcy(BoxProblem):
         """Few latent numbers where two frequencies make the whole family."""
         latent = 8 if SUBSETS[self.subset]["law"] == WAVES else 64
         return {
-            "operator": {"latent": latent},
+            "operator": {"latent": latent, "coefficient_options": {"decay": float(self.link != "two_values")}},
+            "task": {"prior": "flow"},
+            "optimizer": {"learning_rate": 1e-3},
             "data": {"cases": {"train": 8000}},
-            "budget": {"minutes": 4.0},
+            "budget": {"minutes": 3.0},
         }

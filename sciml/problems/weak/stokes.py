@@ -64,8 +64,8 @@ class WeakStokes(WeakProblem):
     input_axes = ("y",)
     solver = "Taylor-Hood finite elements on triangles, sparse direct solve"
     parameters = (
-        Parameter("sine_frequency", "1/m", "b_1 of the profile", default=0.0),
-        Parameter("cosine_frequency", "1/m", "b_2 of the profile", default=0.0),
+        Parameter("sine_frequency", "1/m", "b_1 of the profile", sign="nonnegative", default=0.0),
+        Parameter("cosine_frequency", "1/m", "b_2 of the profile", sign="nonnegative", default=0.0),
     )
     subsets = ("waves",)
 
@@ -136,7 +136,7 @@ class WeakStokes(WeakProblem):
 
     def recipe(self) -> dict[str, Any]:
         """Cosines that are half as long as the disc is wide, and longer."""
-        return {"operator": {"decoder_options": {"modes": [40, 20]}}, "budget": {"minutes": 3.0}}
+        return {"operator": {"decoder_options": {"modes": [40, 20]}}, "budget": {"minutes": 2.0}}
 
     def inside(self, points: Tensor) -> Tensor:
         """In the channel and not in the disc, both with their boundaries."""
