@@ -63,6 +63,13 @@ def test_own_pde(tmp_path, capsys):
     assert error < 0.4 and "60 steps without a solution" in printed and "from 25 sensors" in printed
 
 
+def test_invert_darcy(tmp_path, capsys):
+    """It runs; so few steps find little."""
+    errors = load("invert_darcy").main(tmp_path, steps=60, draws=8)
+    printed = capsys.readouterr().out
+    assert max(errors[:2]) < 0.6 and "random field, 25 sensors" in printed and "checkerboard" in printed
+
+
 def test_control_vortex(tmp_path, capsys):
     """It runs; so few steps teach nothing that could be used."""
     example = load("control_vortex")

@@ -34,7 +34,7 @@ def describe(found: "Inversion", posterior: "Posterior", truth: "Tensor | None",
             name: {"unit": unit_of[name], "given": found.noise, **_spread(posterior.noise[:, number])}
             for number, name in enumerate(observed.channels)
         },
-        "misfit": found.misfit if found.noise is not None else None,
+        "misfit": found.misfit,
         "relative_residual": found.deviation,
         "rhat": posterior.rhat,
         "effective_draws": posterior.effective,

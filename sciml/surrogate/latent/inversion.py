@@ -49,6 +49,8 @@ UNEXPLAINED = 2.0
 """Mean squared residual, in units of the variance of the noise, from which observations count as not explained."""
 LEAST_DRAWS = 8
 """Of a chain, which is judged by its two halves."""
+NOISY = 0.3
+"""The same of noise that is not known: share of the observations' root mean square."""
 PART = 200
 """Latent vectors that are decoded at once."""
 
@@ -59,7 +61,8 @@ class Inversion:
 
     ``draws (chains, draws, L)``: standard normal vectors z (one chain of one draw, the optimum, with ``map``);
     ``optimum``: where each start ended; ``diagnostics``: of Markov chains; ``noise``: the given deviation, or None;
-    ``misfit``: mean squared residual of the posterior mean solution in units of the assumed (or found) variance.
+    ``deviation``: root mean square residual of the posterior mean solution, relative to that of the observations;
+    ``misfit``: its square in units of the variance of noise and surrogate, None where the noise is not known.
     """
 
     surrogate: LatentSurrogate
@@ -69,7 +72,7 @@ class Inversion:
     optimum: Optimum
     noise: float | None
     deviation: float
-    misfit: float
+    misfit: float | None
     diagnostics: Diagnostics | None = None
 
     @torch.no_grad()
@@ -220,7 +223,12 @@ def doubts(result: Inversion) -> list[str]:
     """Why the input function may be unlike those of the training: sentences, none where nothing speaks for it."""
     surrogate, sentences = result.surrogate, []
     name = surrogate.problem.input.name
-    if result.misfit > UNEXPLAINED:
+    if result.misfit is None and result.deviation > NOISY:
+        sentences.append(
+            f"the noise found is large: {result.deviation:.0%} of the observations are not explained. The {name} may "
+            "be unlike those of the training"
+        )
+    if result.misfit is not None and result.misfit > UNEXPLAINED:
         sentences.append(
             f"the observations are not explained: their mean squared residual is {result.misfit:.3g} times the "
             f"variance of the noise. The {name} may be unlike those of the training, or the noise greater than was said"
@@ -343,14 +351,14 @@ def _fit(
     noise: float | None,
     points: Tensor,
     basis: Basis,
-) -> tuple[float, float]:
+) -> tuple[float, float | None]:
     """Root mean square residual of the posterior mean solution (in units of each channel's root mean square), and its
-    square in units of the assumed variance; where the noise is unknown, of what was observed.
+    square in units of the assumed variance.
     """
     total = sum(_residuals(surrogate, observations, part, points, basis).sum(0) for part in z.split(PART))
     residual = total / len(z)
+    deviation = float(residual.square().mean().sqrt())
     if noise is None:
-        # Nothing to compare with but the observations themselves: a tenth of their square is not explained.
-        return float(residual.square().mean().sqrt()), float(residual.square().mean() / 0.1) * UNEXPLAINED
+        return deviation, None
     relative = residual / _deviations(surrogate, observations, noise).to(residual)
-    return float(residual.square().mean().sqrt()), float(relative.square().mean())
+    return deviation, float(relative.square().mean())
