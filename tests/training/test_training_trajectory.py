@@ -104,7 +104,8 @@ def test_a_run_ends_with_a_surrogate_that_solves(runs, problem, hard):
         name = own.learned[0]
         torch.testing.assert_close(fields[name][:, 0], truth[name][:, 0], rtol=1e-6, atol=1e-6)
     again = solve(sciml.load(run / "surrogate"), parameters)
-    assert all(torch.equal(fields[name], again[name]) for name in fields)
+    for name in fields:  # not to the bit: where its memory lies may decide how a matrix product is rounded
+        torch.testing.assert_close(again[name], fields[name], rtol=1e-5, atol=1e-6)
     assert not list((run / "surrogate").glob("*.p*t*")) and "without data" in (run / "surrogate/README.md").read_text()
 
 

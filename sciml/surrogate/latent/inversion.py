@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -183,33 +184,30 @@ def invert(
         )
     progress = progress or Progress()
     observations.check(surrogate.problem)
-    training = surrogate.training
-    surrogate.eval()
     generator = torch.Generator().manual_seed(seed)
     model = GaussianNoise(_deviations(surrogate, observations, noise)) if noise is not None else _unknown(observations)
     points = surrogate.check_points(observations.points)
-    with torch.no_grad():
+    with _frozen(surrogate):
         basis = surrogate.operator.basis(points)
 
-    def log_likelihood(z: Tensor) -> Tensor:
-        value = model.log_likelihood(_residuals(surrogate, observations, z, points, basis))
-        return value + _consistency(surrogate, z) if consistent and surrogate.consistency else value
+        def log_likelihood(z: Tensor) -> Tensor:
+            value = model.log_likelihood(_residuals(surrogate, observations, z, points, basis))
+            return value + _consistency(surrogate, z) if consistent and surrogate.consistency else value
 
-    optimum = maximum_posteriori(
-        log_likelihood, _starts(surrogate, log_likelihood, starts, generator), progress=progress
-    )
-    diagnostics = None
-    if method == "map":
-        found = optimum.best[None, None]
-    else:
-        near = fit_gaussian(log_likelihood, laplace(log_likelihood, optimum.best), generator=generator).gaussian
-        if method == "vi":
-            found = near.sample(chains * draws, generator).unflatten(0, (chains, draws))
+        optimum = maximum_posteriori(
+            log_likelihood, _starts(surrogate, log_likelihood, starts, generator), progress=progress
+        )
+        diagnostics = None
+        if method == "map":
+            found = optimum.best[None, None]
         else:
-            found, diagnostics = _sample(
-                method, log_likelihood, near, optimum, chains, draws, warmup, generator, progress
-            )
-    surrogate.train(training)
+            near = fit_gaussian(log_likelihood, laplace(log_likelihood, optimum.best), generator=generator).gaussian
+            if method == "vi":
+                found = near.sample(chains * draws, generator).unflatten(0, (chains, draws))
+            else:
+                found, diagnostics = _sample(
+                    method, log_likelihood, near, optimum, chains, draws, warmup, generator, progress
+                )
     deviation, misfit = _fit(surrogate, observations, found.flatten(0, 1), noise, points, basis)
     result = Inversion(surrogate, observations, method, found, optimum, noise, deviation, misfit, diagnostics)
     if diagnostics is not None and (trouble := diagnostics.trouble()):
@@ -217,6 +215,19 @@ def invert(
     for sentence in doubts(result):
         warnings.warn(sentence, OutOfRangeWarning, stacklevel=2)
     return result
+
+
+@contextmanager
+def _frozen(surrogate: LatentSurrogate) -> Iterator[None]:
+    """In evaluation mode and with weights that want no gradients: only the latent vector's are needed."""
+    training, wanted = surrogate.training, [p for p in surrogate.parameters() if p.requires_grad]
+    surrogate.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        surrogate.train(training)
+        for parameter in wanted:
+            parameter.requires_grad_()
 
 
 def doubts(result: Inversion) -> list[str]:
@@ -271,8 +282,16 @@ def _sample(
             log_likelihood, begin, draws=draws, warmup=warmup, mass=near, generator=generator, progress=progress
         )
     else:
+        # Around the Gaussian: proposals from the prior alone hardly move where the data say much.
         found = sample_pcn(
-            log_likelihood, begin, draws=draws, warmup=4 * warmup, thin=10, generator=generator, progress=progress
+            log_likelihood,
+            begin,
+            draws=draws,
+            warmup=4 * warmup,
+            thin=10,
+            reference=near,
+            generator=generator,
+            progress=progress,
         )
     return found.draws, check(found.draws, divergences=int(found.divergences.sum()))
 
