@@ -47,8 +47,9 @@ class Darcy(Problem):
 
     - ``fno``: a = 12 where g >= 0 and 3 elsewhere, f = 1 (Li et al., arXiv:2010.08895);
     - ``dgno_piecewise``: a = 10 and 5, f = 10 (Zang et al., arXiv:2502.06250, published on 29 x 29 cells);
-    - ``smooth``: f = 10 as in the smooth Darcy problem of Zang et al.; the law of a is ours, as theirs is not known to
-      us: log-normal, a = sqrt(low high) (high / low)^(g / 4) with low 3 and high 12, which are two standard deviations
+    - ``smooth``: f = 10 as in the smooth Darcy problem of Zang et al.; the law of a is ours, as theirs is not stated
+      (``sciml.problems.weak`` has that of their pictures): log-normal, a = sqrt(low high) (high / low)^(g / 4)
+      with low 3 and high 12, which are two standard deviations
       from the median.
 
     PDEBench's Darcy problem is left out: its generator (u with no slope on the sides, permeability switched at the mean

@@ -56,6 +56,10 @@ PART = 200
 """Latent vectors that are decoded at once."""
 
 
+UNKNOWN = UnknownNoise.guess(0.1)
+"""Noise whose level is not known: about a tenth of the observations' root mean square, worth one observation."""
+
+
 @dataclass(frozen=True)
 class Inversion:
     """The posterior of the latent vector, and what follows from it.
@@ -113,7 +117,7 @@ class Inversion:
             return torch.full((len(self._flat()),), self.noise)
         residuals = _residuals(self.surrogate, self.observations, self._flat())
         generator = torch.Generator().manual_seed(seed)
-        return _unknown(self.observations).noise_samples(residuals, generator)[:, 0]
+        return UNKNOWN.noise_samples(residuals, generator)[:, 0]
 
     def _flat(self) -> Tensor:
         return self.draws.flatten(0, 1)
@@ -185,7 +189,7 @@ def invert(
     progress = progress or Progress()
     observations.check(surrogate.problem)
     generator = torch.Generator().manual_seed(seed)
-    model = GaussianNoise(_deviations(surrogate, observations, noise)) if noise is not None else _unknown(observations)
+    model = GaussianNoise(_deviations(surrogate, observations, noise)) if noise is not None else UNKNOWN
     points = surrogate.check_points(observations.points)
     with _frozen(surrogate):
         basis = surrogate.operator.basis(points)
@@ -355,11 +359,6 @@ def _deviations(surrogate: LatentSurrogate, observations: Observations, noise: f
     own = own[list(_columns(surrogate, observations))]
     total = (noise**2 + own.square()).sqrt() / _units(observations)
     return total.repeat_interleave(len(observations.points))
-
-
-def _unknown(observations: Observations) -> UnknownNoise:
-    """Noise whose level is not known: about a tenth of the observations, worth one observation."""
-    return UnknownNoise.guess(0.1)
 
 
 @torch.no_grad()
