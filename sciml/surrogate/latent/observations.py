@@ -91,8 +91,8 @@ class Observations:
                 raise DataError(f"{path} has a column {name!r}{did_you_mean(name, known)}; {expected}")
         if len(set(header)) < len(header) or not channels:
             raise DataError(f"{path} has the columns {', '.join(header)}; {expected}, each once")
-        table = torch.tensor([_numbers(path, line, row, header) for line, row in enumerate(rows[1:], 2)])
-        table = table.double().reshape(-1, len(header))
+        numbers = [_numbers(path, line, row, header) for line, row in enumerate(rows[1:], 2)]
+        table = torch.tensor(numbers, dtype=torch.float64).reshape(-1, len(header))
         points = table[:, [header.index(name) for name in axes]]
         found = cls(points, table[:, [header.index(name) for name in channels]], channels)
         found.check(problem)
