@@ -6,6 +6,7 @@ experts of each; those of a column, one of each row, train on different samples.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,6 +143,9 @@ def world(device: str = "auto", expert: int = 1) -> Iterator[World]:
     chosen = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(chosen)
+    # Its functions take the process group as a default argument, bound at import. torch imports it at the first
+    # DistributedDataParallel: the group would outlive its end, and now and then abort the process at exit.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         mesh = None

@@ -247,7 +247,8 @@ def test_kill_in_the_middle_of_a_checkpoint_write_loses_nothing(cavity_file, str
 
 
 RANKS = """
-import sys, torch
+import os, sys, torch
+from pathlib import Path
 from sciml.training import make_config, train
 from sciml.training.loop import Trainer
 torch.set_num_threads(1)
@@ -260,6 +261,7 @@ if __name__ == "__main__":
         return one_step(self, fraction)
     Trainer.one_step = dying
     train(make_config(VALUES), out, resume="auto")
+print("threads", *(Path(f"/proc/self/task/{t}/comm").read_text().strip() for t in os.listdir("/proc/self/task")))
 """
 
 
@@ -285,6 +287,8 @@ def on_two_ranks(cavity_file, tmp_path):
 def test_two_ranks_train_and_resume_exactly(cavity_file, tmp_path, on_two_ranks):
     done = on_two_ranks("two")
     assert done.returncode == 0, done.stderr[-2000:]
+    # A process group that outlives the run, with its threads, now and then aborts a process at exit.
+    assert done.stdout.count("threads") == 2 and "gloo" not in done.stdout, done.stdout
     # One failing rank ends both, with its reason; the checkpoint of step 4 is there.
     failed = on_two_ranks("stopped", stop=6, rank=1)
     assert failed.returncode != 0 and "this rank was made to fail" in failed.stderr
