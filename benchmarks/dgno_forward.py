@@ -213,8 +213,9 @@ def main() -> None:
                             for seed in arguments.supervised_seeds
                         ]
             rows = [job.result() for job in jobs]
+    few = [name.split(":")[0] for name in arguments.only] if arguments.only != list(PROBLEMS) else []
     report(
-        "dgno_forward_quick" if arguments.quick else "dgno_forward",
+        "_".join(["dgno_forward", *["quick"] * arguments.quick, *few]),
         "How accurate is DGNO without labels" + (", in a minute?" if arguments.quick else "?"),
         rows,
         [

@@ -140,11 +140,16 @@ class ExpertsConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW with warm-up and cosine annealing to zero."""
+    """AdamW or SOAP with warm-up and cosine annealing to zero."""
 
+    method: Literal["adamw", "soap"] = Field(
+        "adamw", description="soap: Adam in the eigenbasis of Shampoo's preconditioner; fewer, dearer steps"
+    )
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[float, float] | None = Field(
+        None, description="decay of the moments; default: 0.9 and 0.98 with adamw, 0.95 and 0.95 with soap"
+    )
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     warmup: float = Field(0.03, ge=0, lt=1, description="fraction of training")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0: none")

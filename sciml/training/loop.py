@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, clipping, averaged weights, early stopping, exact resume.
+"""The training loop: AdamW or SOAP, warm-up and cosine, clipping, averaged weights, early stopping, exact resume.
 
 Every random draw is a function of (seed, step, rank), so a checkpoint needs no generator state: N steps equal k
 steps, a resume and
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 20
 """Steps between two lines of ``metrics.jsonl``."""
+
+LARGEST_BASIS = 1024
+"""A longer side of a weight keeps its own basis with SOAP, whose decompositions grow with the cube of it."""
 
 
 class Source(Protocol):
@@ -295,8 +298,10 @@ class Trainer:
             self.task.recall(state["task"])
 
 
-def make_optimizer(config: OptimizerConfig, operator: Operator) -> tuple[torch.optim.AdamW, list[float]]:
-    """AdamW over the operator's parameter groups, and the peak learning rate of each.
+def make_optimizer(config: OptimizerConfig, operator: Operator) -> tuple[torch.optim.Optimizer, list[float]]:
+    """The optimiser over the operator's parameter groups, and the peak learning rate of each.
+
+    SOAP: N. Vyas et al., arXiv:2409.11321, by the package pytorch-optimizer; its decay of weights is AdamW's.
 
     Raises ``ConfigError`` for a rate of a group that the operator does not have.
     """
@@ -310,7 +315,12 @@ def make_optimizer(config: OptimizerConfig, operator: Operator) -> tuple[torch.o
         }
         for group in groups
     ]
-    return torch.optim.AdamW(described, betas=config.betas, fused=True), [rates[group.name] for group in groups]
+    peaks = [rates[group.name] for group in groups]
+    if config.method == "soap":
+        from pytorch_optimizer import SOAP
+
+        return SOAP(described, betas=config.betas or (0.95, 0.95), max_precondition_dim=LARGEST_BASIS), peaks
+    return torch.optim.AdamW(described, betas=config.betas or (0.9, 0.98), fused=True), peaks
 
 
 def autocast(precision: str, device: torch.device) -> Any:

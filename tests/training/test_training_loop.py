@@ -197,6 +197,19 @@ def test_resume_is_exact(cavity_file, straight, tmp_path, stop_at, monkeypatch):
     assert equal(straight.directory, tmp_path / "run")
 
 
+def test_resume_with_soap_is_exact(cavity_file, tmp_path, monkeypatch):
+    values = tiny_config(cavity_file, optimizer={"method": "soap"})
+    train(make_config(values), tmp_path / "straight")
+    interrupt_at(monkeypatch, 4)
+    with pytest.raises(Interrupted):
+        train(make_config(values), tmp_path / "run")
+    monkeypatch.undo()
+    train(make_config(values), resume=str(tmp_path / "run"))
+    assert equal(tmp_path / "straight", tmp_path / "run")
+    train(make_config(tiny_config(cavity_file)), tmp_path / "adamw")
+    assert not equal(tmp_path / "straight", tmp_path / "adamw")
+
+
 def interrupt_at(monkeypatch, step):
     """Send this process a SIGINT during the given training step."""
     from sciml.training.loop import Trainer
