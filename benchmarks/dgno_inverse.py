@@ -135,7 +135,7 @@ def main() -> None:
         ]
         rows = [job.result() for job in jobs]
     report(
-        "dgno_inverse",
+        "_".join(["dgno_inverse", *(name.split(":")[1] for name in arguments.only)]),
         "What does DGNO find of a permeability from noisy pressures?",
         rows,
         [

@@ -36,7 +36,7 @@ WEAK_PROBLEMS = {
 ALL_PROBLEMS = {**PROBLEMS, **PARTICLE_PROBLEMS}
 """Those that 'sciml generate' solves."""
 WEAK_ONLY = tuple(name for name in WEAK_PROBLEMS if name not in ALL_PROBLEMS)
-OPERATORS = ("deeponet", "fno", "multionet", "neuralstagger", "poseidon", "unet")
+OPERATORS = ("deeponet", "fno", "mmpde", "moving_mesh", "multionet", "neuralstagger", "poseidon", "unet")
 LATENT_OPERATORS = ("dgno",)
 CONSTRAINTS = ("boundary-values", "conservation", "divergence-free")
 EXPERTS = "mixture-of-experts"

@@ -81,8 +81,8 @@ def train(
     operator: Annotated[
         str | None,
         typer.Option(
-            help="unet, fno, deeponet, multionet, poseidon, neuralstagger; of particles giorom, gns; "
-            "of weak forms dgno.",
+            help="unet, fno, deeponet, multionet, poseidon, neuralstagger, moving_mesh, mmpde; of particles giorom, "
+            "gns; of weak forms dgno.",
             autocompletion=options.complete_operator,
             show_default=False,
         ),

@@ -15,6 +15,8 @@ from sciml.operators.base import Operator, create_operator
 from sciml.operators.deeponet import DeepONet
 from sciml.operators.dgno import DGNO
 from sciml.operators.fno import FNO
+from sciml.operators.mmpde import MMPDE
+from sciml.operators.moving_mesh import MovingMesh
 from sciml.operators.multionet import MultiONet
 from sciml.operators.neuralstagger import NeuralStagger
 from sciml.operators.particles import GIOROM, GNS, ParticleOperator, particle_graph
@@ -29,6 +31,8 @@ OPERATORS: dict[str, type[Operator]] = {
     "poseidon": Poseidon,
     "neuralstagger": NeuralStagger,
     "multionet": MultiONet,
+    "moving_mesh": MovingMesh,
+    "mmpde": MMPDE,
 }
 LATENT_OPERATORS: dict[str, type[DGNO]] = {"dgno": DGNO}
 PARTICLE_OPERATORS: dict[str, type[ParticleOperator]] = {"giorom": GIOROM, "gns": GNS}
@@ -39,10 +43,12 @@ __all__ = [
     "GIOROM",
     "GNS",
     "LATENT_OPERATORS",
+    "MMPDE",
     "OPERATORS",
     "PARTICLE_OPERATORS",
     "DeepONet",
     "KernelUpsampler",
+    "MovingMesh",
     "MultiONet",
     "NeuralStagger",
     "Operator",

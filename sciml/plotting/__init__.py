@@ -1,4 +1,4 @@
-"""Pictures of fields, particles, profiles, spectra, rollouts and losses.
+"""Pictures of fields, particles, meshes, profiles, spectra, rollouts and losses.
 
 Every function takes plain arrays and labels, builds a ``matplotlib.figure.Figure`` of its own (never pyplot,
 so nothing global is touched and no window opens) and writes it when a path is given. ``run_figures`` draws
@@ -19,6 +19,7 @@ __all__ = [
     "inversion_figures",
     "line_profiles",
     "loss_curves",
+    "moved_mesh",
     "particle_errors",
     "particle_frames",
     "rollout_error",
@@ -27,6 +28,7 @@ __all__ = [
     "space_time",
     "spectra",
     "triptych",
+    "write_mesh",
 ]
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from sciml.plotting.latent.run import inversion_figures
     from sciml.plotting.lines import line_profiles
     from sciml.plotting.maps import error_distribution, field_map
+    from sciml.plotting.meshes import moved_mesh
+    from sciml.plotting.meshes_vtk import write_mesh
     from sciml.plotting.particles.animation import animate_particles
     from sciml.plotting.particles.curves import particle_errors
     from sciml.plotting.particles.frames import particle_frames
@@ -58,6 +62,7 @@ _HOME = {
     "inversion_figures": "latent.run",
     "line_profiles": "lines",
     "loss_curves": "curves",
+    "moved_mesh": "meshes",
     "particle_errors": "particles.curves",
     "particle_frames": "particles.frames",
     "rollout_error": "curves",
@@ -66,6 +71,7 @@ _HOME = {
     "space_time": "diagrams",
     "spectra": "spectrum",
     "triptych": "fields",
+    "write_mesh": "meshes_vtk",
 }
 
 

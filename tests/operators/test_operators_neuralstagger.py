@@ -11,9 +11,10 @@ from torch.func import functional_call
 from sciml.errors import ConfigError, DataError
 from sciml.operators import FNO, OPERATORS, NeuralStagger, Operator, create_operator
 from sciml.operators.neuralstagger import MODES, merge, split
+from sciml.operators.neuralstagger.operator import REFUSED
 from sciml.operators.neuralstagger.stacked_networks import tensors_of
 
-SUBOPERATORS = [name for name in SMALL if name != "neuralstagger"]
+SUBOPERATORS = [name for name in SMALL if name not in REFUSED]
 FOURIER = {"hidden_channels": 6, "n_layers": 2, "n_modes": (5, 5)}
 
 
@@ -299,9 +300,13 @@ def test_a_users_own_factory_works_and_is_not_saved(mode, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"operator": "gns"}, "'gns' steps particles, which have no grid to split; expected one of deeponet, fno"),
+        (
+            {"operator": "gns"},
+            "'gns' steps particles, which have no grid to split or move; expected one of deeponet, fno",
+        ),
         ({"operator": "fmo"}, "unknown operator 'fmo'; did you mean 'fno'"),
-        ({"operator": "neuralstagger"}, "cannot be its own sub-operator"),
+        ({"operator": "neuralstagger"}, "neuralstagger cannot be its sub-operator: splitting twice is splitting once"),
+        ({"operator": "mmpde"}, "mmpde cannot be its sub-operator: it moves the mesh.*inside moving_mesh"),
         ({"operator": 3}, "operator is 3; expected the name or class of a grid operator"),
         ({"operator": dict}, "expected the name or class of a grid operator"),
         ({"operator": lambda takes, gives: None}, "made a NoneType; expected a torch.nn.Module"),

@@ -33,7 +33,13 @@ SMALL = {
         "time_conditioning": False,
     },
     "neuralstagger": {"spatial": 2, "options": {"hidden_channels": 6, "n_layers": 2, "n_modes": (5, 5)}},
+    "moving_mesh": {"options": {"hidden_channels": (4, 6), "embedding_channels": 4}},
+    "mmpde": {"hidden_channels": 6, "n_layers": 3, "reach": (1, 2)},
 }
+WITH_A_FIXED_MESH = {"moving_mesh": {"mover": "none"}, "mmpde": {"warp": False}}
+"""A mesh is taken as given: no gradient reaches the input through it."""
+EXPORTABLE = {"moving_mesh": {"mover": "none"}, "mmpde": {"branches": "fixed"}}
+"""A mesh is found by as many iterations as it needs, which no graph of operations holds."""
 IN_ONE_DIMENSION = {
     "fno": {"n_modes": (5,)},
     "unet": {"dim": 1},
@@ -146,7 +152,7 @@ def test_a_batch_equals_its_samples(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_equal_finite_differences(name):
-    operator = small(name, n_parameters=3).double()
+    operator = small(name, n_parameters=3, **WITH_A_FIXED_MESH.get(name, {})).double()
     x, parameters = inputs(batch=1, grid=(5, 6), dtype=torch.float64)
     x.requires_grad_()
     parameters.requires_grad_()
@@ -190,7 +196,7 @@ def test_the_configuration_holds_every_constructor_argument(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_export_with_a_dynamic_batch(name):
-    operator = small(name, n_parameters=3)
+    operator = small(name, n_parameters=3, **EXPORTABLE.get(name, {}))
     x, parameters = inputs(batch=4)
     batch = torch.export.Dim("batch", min=2, max=64)
     program = torch.export.export(
@@ -262,6 +268,12 @@ def test_wrong_names_and_arguments_are_answered():
         ("multionet", {"encoder_channels": (4, 0)}, r"encoder_channels\[1\] is 0"),
         ("multionet", {"activation": "tanh_sine"}, "did you mean 'tanh_sin'"),
         ("deeponet", {"hidden_channels": nn.Linear}, "cannot be written as JSON"),
+        ("mmpde", {"hidden_channels": 0}, "hidden_channels is 0"),
+        ("mmpde", {"reach": (1, 0)}, r"reach\[1\] is 0"),
+        ("mmpde", {"reach": ()}, "reach is empty"),
+        ("mmpde", {"dim": 1}, "mmpde: the grid has 1 axes; meshes are moved in 2D and 3D"),
+        ("moving_mesh", {"dim": 1}, "moving_mesh: the grid has 1 axes; meshes are moved in 2D and 3D"),
+        ("moving_mesh", {"temporal": 0}, "temporal is 0"),
     ],
 )
 def test_arguments_out_of_range(name, wrong, message):

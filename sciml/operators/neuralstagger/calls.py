@@ -6,29 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sciml.errors import ConfigError, DataError
-
-
-def conditions_of(time: Tensor | None, parameters: Tensor | None) -> dict[str, Tensor]:
-    """The keyword arguments that were given: a module of the user's own need not know the others."""
-    conditions = {"time": time, "parameters": parameters}
-    return {name: value for name, value in conditions.items() if value is not None}
-
-
-def call(network: Callable[..., Tensor], x: Tensor, conditions: Mapping[str, Tensor], gives: int) -> Tensor:
-    """``network(x, **conditions)``, checked: ``(B, C, *coarse)`` to ``(B, gives, *coarse)``.
-
-    Raises:
-        ConfigError: the output has another shape.
-    """
-    made = network(x, **conditions)
-    expected = (x.shape[0], gives, *x.shape[2:])
-    if not torch.compiler.is_compiling() and tuple(made.shape) != expected:
-        raise ConfigError(
-            f"neuralstagger: the sub-operator made a tensor of shape {tuple(made.shape)} of one of {tuple(x.shape)}; "
-            f"expected {expected}: a grid operator keeps batch and grid, and makes the channels that it is asked for"
-        )
-    return made
+from sciml.errors import DataError
+from sciml.operators.inner_operator import call
 
 
 def call_on_phases(
@@ -53,7 +32,7 @@ def call_on_phases(
         told = offsets.view(1, count, -1, *[1] * len(coarse)).expand(batch, -1, -1, *coarse)
         phases = torch.cat([phases, told], 2)
     repeated = {name: value.repeat_interleave(count, 0) for name, value in conditions.items()}
-    return call(network, phases.flatten(0, 1), repeated, gives).unflatten(0, (batch, count))
+    return call("neuralstagger", network, phases.flatten(0, 1), repeated, gives).unflatten(0, (batch, count))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The operator: split, a network for the subtasks, merge."""
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +8,11 @@ from torch import Tensor, nn
 
 from sciml.collectives import Group
 from sciml.errors import ConfigError, did_you_mean
+from sciml.operators import inner_operator as inner
 from sciml.operators.base import Operator
+from sciml.operators.inner_operator import Factory, call, conditions_of
 from sciml.operators.layers.patches import crop
-from sciml.operators.neuralstagger import networks
-from sciml.operators.neuralstagger.calls import call, call_on_phases, conditions_of, explained
-from sciml.operators.neuralstagger.networks import Factory
+from sciml.operators.neuralstagger.calls import call_on_phases, explained
 from sciml.operators.neuralstagger.split import merge, pad_to_factors, phase_offsets, split
 from sciml.operators.neuralstagger.stacked_networks import run_on_ranks, stack_networks
 from sciml.operators.neuralstagger.subtask import Subtask
@@ -21,6 +20,22 @@ from sciml.operators.stored import ParameterGroup, build, check_positive
 
 MODES = ("stacked", "shared", "independent")
 FRAMES = ("all", "last")
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "fno": {"patch_size": 1},
+    "unet": {"patch_size": 1},
+    "poseidon": {"resize": "pad"},
+}
+"""Options of the operators on a coarse grid where they differ from their own defaults: patches would be a second space
+to depth, and the published Poseidon resamples every grid to the one that it was made for."""
+_MOVES = (
+    "it moves the mesh, which the phase of a grid alone does not show; put neuralstagger inside moving_mesh instead"
+)
+REFUSED = {
+    "neuralstagger": "splitting twice is splitting once by the product of the factors",
+    "moving_mesh": _MOVES,
+    "mmpde": _MOVES,
+}
+"""Operators that cannot be the sub-operator, and why."""
 
 
 class NeuralStagger(Operator):
@@ -109,17 +124,19 @@ class NeuralStagger(Operator):
         self.mode = mode
         self.periodic = periodic
         self.phases = phases = math.prod(self.spatial)
-        self.made_by = made_by = networks.grid_operator(operator, dim)
+        self.made_by = made_by = inner.grid_operator(self.name, operator, dim, REFUSED)
         given = {} if options is None else dict(options)
-        complete = networks.completed(made_by, given, dim=dim, periodic=periodic, phases=phases)
+        # Of one phase, which is the fine grid, the operator's own defaults hold.
+        defaults = DEFAULTS if phases > 1 else {}
+        complete = inner.completed(self.name, made_by, given, dim=dim, periodic=periodic, defaults=defaults)
         # One phase is the whole field: nothing to tell.
         self.tells_phase = (
-            mode == "shared" and phases > 1 and not (periodic and not networks.sees_position(made_by, complete))
+            mode == "shared" and phases > 1 and not (periodic and not inner.sees_position(made_by, complete))
         )
 
         def make(takes: int, gives: int) -> nn.Module:
             conditions = {"n_parameters": n_parameters, "time_conditioning": time_conditioning}
-            return networks.make_network(made_by, takes, gives, complete, dim=dim, **conditions)
+            return inner.make_network(self.name, made_by, takes, gives, complete, dim=dim, **conditions)
 
         if mode == "stacked":
             self.network = make(in_channels * phases, out_channels * phases * temporal)
@@ -132,12 +149,8 @@ class NeuralStagger(Operator):
 
     def _arguments(self, operator: Factory, options: dict[str, Any]) -> dict[str, Any]:
         """The constructor's arguments as JSON gives them back; of a user's own factory its name only."""
-        try:
-            options = json.loads(json.dumps(options))
-        except TypeError as error:
-            raise ConfigError(f"neuralstagger: an option cannot be written as JSON: {error}") from error
         return {
-            "operator": networks.registered_name(self.made_by) or getattr(operator, "__qualname__", repr(operator)),
+            "operator": inner.name_to_record(self.made_by, operator),
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
             "spatial": list(self.spatial),
@@ -147,7 +160,7 @@ class NeuralStagger(Operator):
             "periodic": self.periodic,
             "n_parameters": self.n_parameters,
             "time_conditioning": self.time_conditioning,
-            "options": options,
+            "options": inner.as_json(self.name, options),
         }
 
     def saved_config(self) -> dict[str, Any]:
@@ -156,11 +169,7 @@ class NeuralStagger(Operator):
         Raises:
             ConfigError: the sub-operator is made by a function or class that is not registered.
         """
-        if networks.registered_name(self.made_by) is None:
-            raise ConfigError(
-                f"neuralstagger: the sub-operator is made by {self.config['operator']}, which from_pretrained could "
-                "not find again; save its state_dict() and build it anew, or use a registered operator"
-            )
+        inner.check_saveable(self.name, self.made_by, self.config["operator"])
         return super().saved_config()
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -180,7 +189,7 @@ class NeuralStagger(Operator):
         """Phases ``(B, S, in_channels, *coarse)`` to ``(B, S, temporal * out_channels, *coarse)``."""
         gives, frames = self.out_channels, self.temporal * self.out_channels
         if self.mode == "stacked":
-            made = call(self.network, phases.flatten(1, 2), conditions, self.phases * frames)
+            made = call(self.name, self.network, phases.flatten(1, 2), conditions, self.phases * frames)
             return made.unflatten(1, (self.phases, frames))
         if self.mode == "shared":
             return call_on_phases(self.network, phases, self.offsets(phases), conditions, frames)

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 
 from sciml.collectives import Group, gather, own_share, shared, size_of, spread
 from sciml.errors import ConfigError
-from sciml.operators.neuralstagger.calls import call
+from sciml.operators.inner_operator import call
 
 Tensors = dict[str, Tensor]
 
@@ -59,7 +59,7 @@ def run_networks(
     """
 
     def one(own: Tensors, field: Tensor) -> Tensor:
-        return call(functools.partial(_with_weights, network, own), field, conditions, gives)
+        return call("neuralstagger", functools.partial(_with_weights, network, own), field, conditions, gives)
 
     if x.shape[0] == 1:  # not transformed: the faster of its layers are there for this only
         return one({name: tensor[0] for name, tensor in tensors.items()}, x[0]).unsqueeze(0)

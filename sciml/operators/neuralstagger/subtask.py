@@ -6,7 +6,8 @@ from torch import Tensor
 
 from sciml.errors import ConfigError
 from sciml.operators.base import Operator
-from sciml.operators.neuralstagger.calls import call_on_phases, conditions_of, explained
+from sciml.operators.inner_operator import conditions_of
+from sciml.operators.neuralstagger.calls import call_on_phases, explained
 from sciml.operators.neuralstagger.stacked_networks import run_networks, tensors_of
 
 if TYPE_CHECKING:
