@@ -63,6 +63,12 @@ def test_own_pde(tmp_path, capsys):
     assert error < 0.4 and "60 steps without a solution" in printed and "from 25 sensors" in printed
 
 
+def test_moving_mesh(tmp_path, capsys):
+    errors = load("moving_mesh").main(tmp_path)
+    assert errors["uniform"] > 3 * errors["classical"] and errors["uniform"] > 2.8 * errors["learned"]
+    assert (tmp_path / "front.png").stat().st_size > 10_000 and (tmp_path / "front.vtu").exists()
+
+
 def test_invert_darcy(tmp_path, capsys):
     """It runs; so few steps find little."""
     errors = load("invert_darcy").main(tmp_path, steps=60, draws=8)

@@ -46,7 +46,11 @@ def describe(found: "Inversion", posterior: "Posterior", truth: "Tensor | None",
 
 def print_inversion(record: Mapping[str, Any]) -> None:
     """The record on stdout, its warnings on stderr."""
-    way = {"hmc": "Hamiltonian Monte Carlo", "pcn": "preconditioned Crank-Nicolson chains"}
+    way = {
+        "hmc": "Hamiltonian Monte Carlo",
+        "pcn": "preconditioned Crank-Nicolson chains",
+        "field": "preconditioned Crank-Nicolson chains in the prior of the input function",
+    }
     chains = f"{record['chains']} chains of {record['draws']} draws"
     made = {
         "vi": f"a Gaussian by variational inference, {record['draws']} draws",

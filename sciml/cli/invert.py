@@ -50,6 +50,7 @@ class Method(str, Enum):
     pcn = "pcn"
     vi = "vi"
     map = "map"
+    field = "field"
 
 
 def invert(
@@ -193,7 +194,7 @@ def _draws(method: str, samples: int | None, chains: int | None) -> tuple[int, i
         raise ConfigError("--method vi draws from a Gaussian, without chains: leave out --chains")
     count = 1 if method == "vi" else chains or CHAINS
     draws = -(-(samples or SAMPLES) // count)
-    if method in ("hmc", "pcn") and draws < FEWEST:
+    if method in ("hmc", "pcn", "field") and draws < FEWEST:
         raise ConfigError(
             f"--samples {samples} over {count} chains are {draws} a chain, too few to tell whether they agree; give "
             f"--samples {FEWEST * count} or more, or fewer --chains"

@@ -93,21 +93,29 @@ def cosine_field(
         raise ConfigError(f"modes is {modes}; at least 2 are needed: mode 0 alone is the mean, which is left out")
     dim = len(shape)
     number = torch.arange(modes, dtype=torch.float64)
-    square = sum(m**2 for m in torch.meshgrid(*[number] * dim, indexing="ij"))
-    variance = (math.pi**2 * square + tau**2) ** -alpha
-    variance[(0,) * dim] = 0.0
-    variance = variance / variance.sum()
+    deviation = cosine_deviations(dim, alpha=alpha, tau=tau, modes=modes)
     noise = [
         torch.randn((modes,) * dim, generator=torch.Generator().manual_seed(int(seed)), dtype=torch.float64)
         for seed in draw.tolist()
     ]
-    field = torch.stack(noise) * variance.sqrt()
+    field = torch.stack(noise) * deviation
     amplitude = torch.where(number == 0, 1.0, math.sqrt(2.0)).unsqueeze(1)  # each cosine has mean square 1
     for n in shape:
         # the next mode axis is always the first; its grid axis goes last, so that the order is kept
         centres = (torch.arange(n, dtype=torch.float64) + 0.5) / n
         field = torch.tensordot(field, amplitude * torch.cos(math.pi * number.unsqueeze(1) * centres), dims=([1], [0]))
     return field.unsqueeze(1).to(device=device, dtype=dtype)
+
+
+def cosine_deviations(dim: int, *, alpha: Tensor | float, tau: float, modes: int = 48) -> Tensor:
+    """Standard deviations of the coefficients of ``cosine_field`` ``(modes, ...)``, zero for the mean; each cosine has
+    mean square 1.
+    """
+    number = torch.arange(modes, dtype=torch.float64)
+    square = sum(m**2 for m in torch.meshgrid(*[number] * dim, indexing="ij"))
+    variance = (math.pi**2 * square + tau**2) ** -alpha
+    variance[(0,) * dim] = 0.0
+    return (variance / variance.sum()).sqrt()
 
 
 def _mode_numbers(dim: int, modes: int) -> list[Tensor]:

@@ -10,19 +10,22 @@ from sciml.operators.mmpde.neighbours import Connectivity
 
 FILTER = 16
 """Hidden width of the network from where a neighbour lies to the filter of its messages."""
+GAIN = 16.0
+"""Of the filter of differences, which is then about 3 before training."""
 
 
 class MessageLayer(nn.Module):
-    """``x_i += LN(U(x_i, mean_j relu(R y_i + f(e_ij) * S y_j + g(e_ij))))``, ``y`` being ``x`` and the node's inputs.
+    """``x_i += LN(U(x_i, mean_j relu(R y_i + f(e_ij) * S (y_j - y_i) + g(e_ij))))``, y being x and the node's inputs.
 
     The interaction layer of GNS [Sanchez-Gonzalez et al. 2020] and MP-PDE [Brandstetter et al. 2022, arXiv:2202.03376]
-    without a state of the pairs, in an order that spares everything at pairs but one elementwise operation:
+    without a state of the pairs, in an order that spares all products of matrices at pairs:
 
     - a message is a perceptron with one hidden layer. Its first map is a sum of maps of the two nodes (R, S) and of
       where they lie (g), so that is computed per node; differences of the nodes' inputs (of the field, of what the
-      nodes have moved) are maps of the two nodes too. Its last map commutes with the mean, and is that of U.
-    - the sender's part is scaled by a filter of where it lies (f), as in continuous-filter convolutions [Schuett et
-      al. 2017, SchNet], so that a layer can take differences.
+      nodes have moved) are among S (y_j - y_i). Its last map commutes with the mean, and is that of U.
+    - differences are scaled by a filter of where the sender lies (f), as in continuous-filter convolutions [Schuett et
+      al. 2017, SchNet], so that a message can be a derivative along a direction. Neighbours differ little where a field
+      is smooth: the filter starts large (``GAIN``), without which layers long stay functions of each node alone.
 
     Args:
         channels: of the nodes.
@@ -44,7 +47,7 @@ class MessageLayer(nn.Module):
         """``x (B, *nodes, channels)``, ``inputs (B, *nodes, inputs)``, ``condition (B, conditions)``."""
         y = torch.cat((x, inputs), -1)
         scale, shift = self.filter(connectivity.features).chunk(2, -1)
-        mean = connectivity.mean_of_messages(self.receive(y), self.send(y), scale, shift)
+        mean = connectivity.mean_of_messages(self.receive(y), self.send(y), GAIN * scale, shift)
         hidden = self.node(torch.cat((x, mean), -1))
         if self.condition is not None:
             hidden = hidden + spread(self.condition(condition), hidden)

@@ -13,28 +13,31 @@ Window = tuple[tuple[slice, ...], tuple[slice, ...]]
 
 
 def sum_of_messages(
-    receivers: Tensor, senders: Tensor, scale: Tensor, shift: Tensor, windows: Sequence[Window]
+    receivers: Tensor, values: Tensor, continued: Tensor, scale: Tensor, shift: Tensor, windows: Sequence[Window]
 ) -> Tensor:
-    """``sum_k relu(r_i + scale_k s_(i + k) + shift_k)`` over the neighbours k that a cell has.
+    """``sum_k relu(r_i + scale_k (v_(i + k) - v_i) + shift_k)`` over the neighbours k that a cell has.
 
     Args:
-        receivers: ``(B, *grid, channels)``.
-        senders: ``(B, *padded, channels)``; where the box is periodic the grid is continued.
+        receivers, values: r and v, ``(B, *grid, channels)``.
+        continued: the values once more, with the layers in front and behind that they have where the box is periodic
+            ``(B, *padded, channels)``.
         scale, shift: of each offset ``(K, channels)``.
         windows: of each offset, slices of the grid and of the padded one.
 
     Returns ``(B, *grid, channels)``.
     """
     if transformed():
-        return _plain(receivers, senders, scale, shift, windows)
-    return _Sum.apply(receivers, senders, scale, shift, windows)
+        return _plain(receivers, values, continued, scale, shift, windows)
+    return _Sum.apply(receivers, values, continued, scale, shift, windows)
 
 
-def _plain(receivers: Tensor, senders: Tensor, scale: Tensor, shift: Tensor, windows: Sequence[Window]) -> Tensor:
+def _plain(
+    receivers: Tensor, values: Tensor, continued: Tensor, scale: Tensor, shift: Tensor, windows: Sequence[Window]
+) -> Tensor:
     """By operations that compilers and ``torch.func`` know; it keeps every message for the backward pass."""
     total = torch.zeros_like(receivers)
     for k, (to, of) in enumerate(windows):
-        message = F.relu(torch.addcmul(receivers[to], senders[of], scale[k]) + shift[k])
+        message = F.relu(torch.addcmul(receivers[to], continued[of] - values[to], scale[k]) + shift[k])
         total = total + F.pad(message, _around(to, receivers.shape[1:-1]))
     return total
 
@@ -51,27 +54,30 @@ class _Sum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, receivers: Tensor, senders: Tensor, scale: Tensor, shift: Tensor, windows) -> Tensor:
-        ctx.save_for_backward(receivers, senders, scale, shift)
+    def forward(ctx, receivers: Tensor, values: Tensor, continued: Tensor, scale: Tensor, shift: Tensor, windows):
+        ctx.save_for_backward(receivers, values, continued, scale, shift)
         ctx.windows = windows
         total = torch.zeros_like(receivers)
         for k, (to, of) in enumerate(windows):
-            message = torch.addcmul(receivers[to], senders[of], scale[k]).add_(shift[k]).relu_()
+            apart = continued[of] - values[to]
+            message = torch.addcmul(receivers[to], apart, scale[k], out=apart).add_(shift[k]).relu_()
             total[to].add_(message)  # not total[to] += message, which would copy the sum onto itself
         return total
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        receivers, senders, scale, shift = ctx.saved_tensors
-        into_receivers, into_senders = torch.zeros_like(receivers), torch.zeros_like(senders)
-        into_scale, into_shift = [], []
+        receivers, values, continued, scale, shift = ctx.saved_tensors
+        into_receivers, into_values = torch.zeros_like(receivers), torch.zeros_like(values)
+        into_continued, into_scale, into_shift = torch.zeros_like(continued), [], []
         channels = receivers.shape[-1]
         for k, (to, of) in enumerate(ctx.windows):
-            sent = senders[of]
-            before = torch.addcmul(receivers[to], sent, scale[k]).add(shift[k])
+            apart = continued[of] - values[to]
+            before = torch.addcmul(receivers[to], apart, scale[k]).add(shift[k])
             passed = torch.ops.aten.threshold_backward(gradient[to], before, 0)
             into_receivers[to].add_(passed)
-            into_senders[of].addcmul_(passed, scale[k])
             into_shift.append(passed.reshape(-1, channels).sum(0))
-            into_scale.append((passed * sent).reshape(-1, channels).sum(0))
-        return into_receivers, into_senders, torch.stack(into_scale), torch.stack(into_shift), None
+            into_scale.append((passed * apart).reshape(-1, channels).sum(0))
+            sent = passed * scale[k]
+            into_continued[of].add_(sent)
+            into_values[to].sub_(sent)
+        return into_receivers, into_values, into_continued, torch.stack(into_scale), torch.stack(into_shift), None

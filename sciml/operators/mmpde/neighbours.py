@@ -3,9 +3,9 @@
 Both are *connectivities* with
 - ``features``: where the sender lies, seen from the receiver, ``(K, d)`` of each offset or ``(E, d)`` of each pair;
 - ``unit (d,)``: the length that a feature of 1 stands for, along each axis;
-- ``mean_of_messages(receivers, senders, scale, shift)``: ``mean_j relu(r_i + scale_ij s_j + shift_ij)`` over the
-  neighbours j of node i, for ``(B, *nodes, channels)``, with ``scale`` and ``shift`` a row for each of the features; 0
-  where there are none;
+- ``mean_of_messages(receivers, values, scale, shift)``: ``mean_j relu(r_i + scale_ij (v_j - v_i) + shift_ij)`` over
+  the neighbours j of node i, for ``(B, *nodes, channels)``, with ``scale`` and ``shift`` a row for each of the
+  features; 0 where there are none;
 - ``gradient(values)``: ``(B, *nodes, c)`` to ``(B, *nodes, c, d)``, the slopes of values against the features.
 They are in the coordinates of the fixed nodes, whatever moves.
 """
@@ -33,7 +33,7 @@ class Connectivity(Protocol):
     features: Tensor
     unit: Tensor
 
-    def mean_of_messages(self, receivers: Tensor, senders: Tensor, scale: Tensor, shift: Tensor) -> Tensor: ...
+    def mean_of_messages(self, receivers: Tensor, values: Tensor, scale: Tensor, shift: Tensor) -> Tensor: ...
 
     def gradient(self, values: Tensor) -> Tensor: ...
 
@@ -81,8 +81,8 @@ class GridNeighbours:
         self.features = torch.tensor(self.steps, dtype=self.dtype, device=self.device)
         self.unit = torch.tensor(spacing or [1.0] * len(self.cells), dtype=self.dtype, device=self.device)
 
-    def mean_of_messages(self, receivers: Tensor, senders: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        total = sum_of_messages(receivers, self._continued(senders), scale, shift, self._windows())
+    def mean_of_messages(self, receivers: Tensor, values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        total = sum_of_messages(receivers, values, self._continued(values), scale, shift, self._windows())
         return total / self._degree().to(total.dtype)
 
     def gradient(self, values: Tensor) -> Tensor:
@@ -182,15 +182,16 @@ class ListNeighbours:
         offsets = torch.arange(len(self.edges.source) + 1, device=self.edges.source.device)
         return tuple(Incidence(ends, offsets, self.edges.count) for ends in (self.edges.source, self.edges.receiver))
 
-    def mean_of_messages(self, receivers: Tensor, senders: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def mean_of_messages(self, receivers: Tensor, values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         batch, nodes, channels = receivers.shape
         of_sender, of_receiver = self._ends
 
         def at_pairs(values: Tensor, end: Incidence) -> Tensor:
             return end(values.transpose(0, 1).reshape(nodes, -1)).unflatten(1, (batch, channels))
 
-        message = at_pairs(receivers, of_receiver) + at_pairs(senders, of_sender) * scale[:, None] + shift[:, None]
-        total = self.edges.to_receivers(message.relu().flatten(1)) / self.edges.degree
+        apart = at_pairs(values, of_sender) - at_pairs(values, of_receiver)
+        message = (at_pairs(receivers, of_receiver) + apart * scale[:, None] + shift[:, None]).relu()
+        total = self.edges.to_receivers(message.flatten(1)) / self.edges.degree
         return total.unflatten(1, (batch, channels)).transpose(0, 1)
 
     def gradient(self, values: Tensor) -> Tensor:

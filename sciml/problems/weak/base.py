@@ -72,6 +72,10 @@ class WeakProblem(CaseFamily):
     ``levels[1]`` elsewhere."""
     levels: tuple[float, float] = (0.0, 1.0)
 
+    n_normals: int = 0
+    """Independent standard normal numbers from which ``inputs_from_normals`` makes an input function of the subset; 0:
+    the problem does not say how."""
+
     input_points: Tensor
     input_shape: tuple[int, ...] | None = None
     points: Tensor
@@ -106,6 +110,17 @@ class WeakProblem(CaseFamily):
     @abstractmethod
     def inputs(self, parameters: ParameterValues, refine: int = 1) -> Tensor:
         """The input function of cases at ``input_points``, ``(B, P)`` float64; on a mesh ``refine`` times finer."""
+
+    def inputs_from_normals(self, z: Tensor, points: Tensor | None = None) -> Tensor:
+        """Input functions ``(B, P)``, distributed as ``inputs`` is where ``z (B, n_normals)`` ~ N(0, I), by default at
+        ``input_points``. The first numbers matter most.
+
+        Raises ``ConfigError`` for a problem that does not say how.
+        """
+        raise ConfigError(
+            f"problem {self.name!r}, subset {self.subset!r}, does not say how its input functions follow from normal "
+            "numbers (n_normals, inputs_from_normals)"
+        )
 
     @abstractmethod
     def solve(self, inputs: Tensor, refine: int = 1) -> Tensor:

@@ -12,7 +12,7 @@ from sciml.datasets import FieldInfo
 from sciml.physics.weak import HatSpace
 from sciml.problems.cases import Parameter, ParameterValues
 from sciml.problems.draws import draw_number
-from sciml.problems.random_fields import cosine_field
+from sciml.problems.random_fields import cosine_deviations, cosine_field
 from sciml.problems.weak.box import BoxProblem
 
 LOG_NORMAL, TWO_VALUES, WAVES = 0.0, 1.0, 2.0
@@ -23,6 +23,9 @@ SUBSETS: dict[str, dict[str, float]] = {
     "smooth": {"low": 3.0, "high": 12.0, "source": 10.0, "law": LOG_NORMAL},
     "fno": {"low": 3.0, "high": 12.0, "source": 1.0, "law": TWO_VALUES},
 }
+
+ALPHA, TAU = 2.0, 3.0
+"""Of the Gaussian field: covariance (-Laplacian + TAU^2)^-ALPHA."""
 
 FREQUENCY = 7 * math.pi / 4
 """Highest frequency of the waves, 1/m."""
@@ -101,10 +104,36 @@ class WeakDarcy(BoxProblem):
         )
         if bool((law == WAVES).all()):
             return waves
-        field = cosine_field(values["draw"], (n, n), alpha=2.0, tau=3.0, dtype=torch.float64).flatten(1)
+        field = cosine_field(values["draw"], (n, n), alpha=ALPHA, tau=TAU, dtype=torch.float64).flatten(1)
         two_values = torch.where(field >= 0, high, low)
         smooth = (low * high).sqrt() * (high / low) ** (field / 4)
         return torch.where(law == TWO_VALUES, two_values, torch.where(law == WAVES, waves, smooth))
+
+    @property
+    def n_normals(self) -> int:  # type: ignore[override]
+        """Two frequencies, or as many coefficients of the Gaussian field as the mesh has cells, but the mean."""
+        return 2 if SUBSETS[self.subset]["law"] == WAVES else self.cells**2 - 1
+
+    def inputs_from_normals(self, z: Tensor, points: Tensor | None = None) -> Tensor:
+        """Frequencies are 7 pi / 4 Phi(z); coefficients of cosines come in the order of their variances."""
+        points = (self.input_points if points is None else points).to(z)
+        x, y = points.unbind(-1)
+        if SUBSETS[self.subset]["law"] == WAVES:
+            first, second = (FREQUENCY * torch.special.ndtr(z)).split(1, 1)
+            return 2.1 + torch.sin(first * x) + torch.cos(second * y)
+        number = torch.arange(self.cells, dtype=torch.float64)
+        deviation = cosine_deviations(2, alpha=ALPHA, tau=TAU)[: self.cells, : self.cells].flatten()
+        order = deviation.argsort(descending=True, stable=True)[:-1]  # the last is the mean, of deviation zero
+        coefficients = z.new_zeros(len(z), self.cells**2)
+        coefficients[:, order] = z * deviation[order].to(z)
+        amplitude = torch.where(number == 0, 1.0, math.sqrt(2.0)).to(z).unsqueeze(1)
+        along = [amplitude * torch.cos(math.pi * number.to(z).unsqueeze(1) * place) for place in (x, y)]
+        inner = torch.einsum("bij,in->bjn", coefficients.unflatten(1, (self.cells, self.cells)), along[0])
+        field = (inner * along[1]).sum(1)
+        low, high = self.levels
+        if self.link == "two_values":
+            return torch.where(field >= 0, high, low)
+        return math.sqrt(low * high) * (high / low) ** (field / 4)
 
     def recipe(self) -> dict[str, Any]:
         """Few latent numbers where two frequencies make the whole family."""

@@ -6,6 +6,10 @@ With z ~ N(0, I), beta = T(z) (T the surrogate's prior, or the identity) and obs
 
 e has the deviation of the noise (given, or one unknown number that is integrated out) and, in quadrature, the
 surrogate's own error on its validation cases. What is sampled is z; the input function and the solution follow.
+
+``method="field"`` draws the input function itself, from the prior that the problem states (``InputSpace``), with the
+encoder and the solution's decoder as forward model: the decoder of the input function, which blurs what it cannot
+represent, is then left out.
 """
 
 from __future__ import annotations
@@ -38,11 +42,14 @@ from sciml.inference import (
 from sciml.operators.multionet.core import Basis
 from sciml.progress import Progress
 from sciml.surrogate.latent.observations import Observations, channel_names
+from sciml.surrogate.latent.spaces import InputSpace, LatentSpace, Space
 from sciml.surrogate.latent.surrogate import LatentSurrogate
 from sciml.surrogate.ranges import OutOfRangeWarning
 
-Method = Literal["hmc", "pcn", "vi", "map"]
-METHODS = ("hmc", "pcn", "vi", "map")
+Method = Literal["hmc", "pcn", "vi", "map", "field"]
+METHODS = ("hmc", "pcn", "vi", "map", "field")
+CHAINS = ("hmc", "pcn", "field")
+"""Methods that are judged by how their chains agree."""
 
 CANDIDATES = 1000
 """Draws from the prior, of which the best fitting are where optimisation starts."""
@@ -54,6 +61,10 @@ NOISY = 0.3
 """The same of noise that is not known: share of the observations' root mean square."""
 PART = 200
 """Latent vectors that are decoded at once."""
+THIN, STEP = 8, 0.1
+"""Of chains in the space of input functions: every THIN-th is a draw, after THIN times the warm-up; first step."""
+JUDGED = 32
+"""Numbers of z, the most important first, by which chains are judged."""
 
 
 UNKNOWN = UnknownNoise.guess(0.1)
@@ -64,8 +75,9 @@ UNKNOWN = UnknownNoise.guess(0.1)
 class Inversion:
     """The posterior of the latent vector, and what follows from it.
 
-    ``draws (chains, draws, L)``: standard normal vectors z (one chain of one draw, the optimum, with ``map``);
-    ``optimum``: where each start ended; ``diagnostics``: of Markov chains; ``noise``: the given deviation, or None;
+    ``draws (chains, draws, L)``: standard normal vectors z (one chain of one draw, the optimum, with ``map``; with
+    ``field`` numbers of the input function's own prior); ``optimum``: where each start ended (None with ``field``);
+    ``diagnostics``: of Markov chains; ``noise``: the given deviation, or None;
     ``deviation``: root mean square residual of the posterior mean solution, relative to that of the observations;
     ``misfit``: its square in units of the variance of noise and surrogate, None where the noise is not known.
     """
@@ -74,18 +86,23 @@ class Inversion:
     observations: Observations
     method: str
     draws: Tensor
-    optimum: Optimum
+    optimum: Optimum | None
     noise: float | None
     deviation: float
     misfit: float | None
     diagnostics: Diagnostics | None = None
+
+    @property
+    def space(self) -> Space:
+        """What the draws are."""
+        return space_of(self.surrogate, self.method)
 
     @torch.no_grad()
     def inputs(self, points: Tensor | None = None) -> Tensor:
         """The input function of every draw ``(n, Q)`` in physical units, by default at the problem's points."""
         surrogate = self.surrogate
         where = None if points is None else torch.as_tensor(points).to(surrogate.input_points)
-        return torch.cat([surrogate.decoded_input(surrogate.latent_from(z), where) for z in self._flat().split(PART)])
+        return torch.cat([self.space.inputs(z, where) for z in self._flat().split(PART)])
 
     @torch.no_grad()
     def solutions(self, points: Tensor | None = None) -> Tensor:
@@ -93,7 +110,7 @@ class Inversion:
         surrogate = self.surrogate
         where = surrogate.points if points is None else surrogate.check_points(points)
         basis = surrogate.operator.basis(where)
-        return torch.cat([_solution(surrogate, z, where, basis) for z in self._flat().split(PART)])
+        return torch.cat([_solution(surrogate, self.space, z, where, basis) for z in self._flat().split(PART)])
 
     def input_mean(self) -> Tensor:
         """Posterior mean of the input function ``(P,)``."""
@@ -115,7 +132,7 @@ class Inversion:
         """Draws of the noise's standard deviation ``(n,)``: the given one, or of its posterior."""
         if self.noise is not None:
             return torch.full((len(self._flat()),), self.noise)
-        residuals = _residuals(self.surrogate, self.observations, self._flat())
+        residuals = _residuals(self.surrogate, self.space, self.observations, self._flat())
         generator = torch.Generator().manual_seed(seed)
         return UNKNOWN.noise_samples(residuals, generator)[:, 0]
 
@@ -125,6 +142,8 @@ class Inversion:
     def with_decoder_noise(self, inputs: Tensor) -> Tensor:
         """Drawn input functions ``(n, P)`` with what the decoder cannot represent, drawn as well."""
         surrogate = self.surrogate
+        if self.method == "field":
+            return inputs  # no decoder made them
         generator = torch.Generator().manual_seed(0)
         if surrogate.problem.link == "two_values":
             low, high = surrogate.problem.levels
@@ -166,8 +185,10 @@ def invert(
     ``noise``: standard deviation in the unit of the observed field; None: unknown, one number for all observations
     (each channel relative to the root mean square of what was observed of it), integrated out. ``method``: Hamiltonian
     Monte Carlo (``hmc``), preconditioned Crank-Nicolson (``pcn``), a Gaussian in z by variational inference (``vi``),
-    or the optimum alone (``map``). ``draws`` of each of ``chains`` after ``warmup`` steps. All begin with ``starts``
-    optimisations from the best fitting of many draws from the prior, each also passed through the encoder.
+    the optimum alone (``map``), or pCN in the input function's own prior (``field``). ``draws`` of each of ``chains``
+    after ``warmup`` steps (``field``: of eight iterations each). The others begin with ``starts`` optimisations from the
+    best fitting of many draws from the prior, each also passed through the encoder; ``field`` begins with the best
+    fitting of the draws themselves.
 
     Warns (``ChainsDisagreeWarning``) when chains disagree, and (``OutOfRangeWarning``) when the observations are not
     explained or the input function found leaves the training range. Raises ``DataError`` for bad observations,
@@ -178,7 +199,7 @@ def invert(
     for name, value in (("draws", draws), ("chains", chains), ("starts", starts)):
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name} is {value!r}; expected a whole number above 0")
-    if method in ("hmc", "pcn") and draws < LEAST_DRAWS:
+    if method in CHAINS and draws < LEAST_DRAWS:
         raise ConfigError(
             f"draws is {draws}; chains are judged by their draws, of which each needs {LEAST_DRAWS} or more"
         )
@@ -191,18 +212,34 @@ def invert(
     generator = torch.Generator().manual_seed(seed)
     model = GaussianNoise(_deviations(surrogate, observations, noise)) if noise is not None else UNKNOWN
     points = surrogate.check_points(observations.points)
+    space = space_of(surrogate, method)
     with _frozen(surrogate):
         basis = surrogate.operator.basis(points)
 
         def log_likelihood(z: Tensor) -> Tensor:
-            value = model.log_likelihood(_residuals(surrogate, observations, z, points, basis))
-            return value + _consistency(surrogate, z) if consistent and surrogate.consistency else value
+            value = model.log_likelihood(_residuals(surrogate, space, observations, z, points, basis))
+            judged = consistent and surrogate.consistency and method != "field"
+            return value + _consistency(surrogate, z) if judged else value
 
-        optimum = maximum_posteriori(
-            log_likelihood, _starts(surrogate, log_likelihood, starts, generator), progress=progress
-        )
-        diagnostics = None
-        if method == "map":
+        optimum = diagnostics = None
+        if method != "field":
+            optimum = maximum_posteriori(
+                log_likelihood, _starts(surrogate, log_likelihood, starts, generator), progress=progress
+            )
+        if optimum is None:
+            begin = _best_of_prior(log_likelihood, space.size, chains, generator, surrogate.points)
+            chain = sample_pcn(
+                log_likelihood,
+                begin,
+                draws=draws,
+                warmup=THIN * warmup,
+                thin=THIN,
+                step=STEP,
+                generator=generator,
+                progress=progress,
+            )
+            found, diagnostics = chain.draws, check(chain.draws[..., :JUDGED])
+        elif method == "map":
             found = optimum.best[None, None]
         else:
             near = fit_gaussian(log_likelihood, laplace(log_likelihood, optimum.best), generator=generator).gaussian
@@ -212,7 +249,7 @@ def invert(
                 found, diagnostics = _sample(
                     method, log_likelihood, near, optimum, chains, draws, warmup, generator, progress
                 )
-    deviation, misfit = _fit(surrogate, observations, found.flatten(0, 1), noise, points, basis)
+    deviation, misfit = _fit(surrogate, space, observations, found.flatten(0, 1), noise, points, basis)
     result = Inversion(surrogate, observations, method, found, optimum, noise, deviation, misfit, diagnostics)
     if diagnostics is not None and (trouble := diagnostics.trouble()):
         warnings.warn(trouble, ChainsDisagreeWarning, stacklevel=2)
@@ -303,22 +340,34 @@ def _sample(
 @torch.no_grad()
 def _starts(surrogate: LatentSurrogate, log_likelihood, count: int, generator: torch.Generator) -> Tensor:
     """The best fitting of many draws from the prior; every second is the encoder's answer to what it decodes to."""
-    z = torch.randn(CANDIDATES, surrogate.operator.latent, generator=generator).to(surrogate.points)
-    value = torch.cat([log_likelihood(part) for part in z.split(PART)])
-    best = z[value.argsort(descending=True)[:count]]
+    best = _best_of_prior(log_likelihood, surrogate.operator.latent, count, generator, surrogate.points)
     inputs = surrogate.decoded_input(surrogate.latent_from(best[::2]))
     encoded = surrogate.operator.encode(surrogate.standardised(inputs)).mean
     best[::2] = surrogate.normal_from(encoded)
     return best
 
 
-def _solution(surrogate: LatentSurrogate, z: Tensor, points: Tensor, basis: Basis) -> Tensor:
-    latent = surrogate.latent_from(z)
-    return surrogate.values(latent, points, surrogate.decoded_input(latent), basis)
+def _best_of_prior(log_likelihood, size: int, count: int, generator: torch.Generator, like: Tensor) -> Tensor:
+    """The ``count`` best fitting of ``CANDIDATES`` draws from N(0, I), best first ``(count, size)``."""
+    z = torch.randn(max(CANDIDATES, count), size, generator=generator).to(like)
+    with torch.no_grad():
+        value = torch.cat([log_likelihood(part) for part in z.split(PART)])
+    return z[value.argsort(descending=True)[:count]]
+
+
+def space_of(surrogate: LatentSurrogate, method: str) -> Space:
+    """What a method draws. Raises ``ConfigError`` where the problem does not state the prior that ``field`` needs."""
+    return InputSpace(surrogate) if method == "field" else LatentSpace(surrogate)
+
+
+def _solution(surrogate: LatentSurrogate, space: Space, z: Tensor, points: Tensor, basis: Basis) -> Tensor:
+    latent, inputs = space.decode(z)
+    return surrogate.values(latent, points, inputs, basis)
 
 
 def _residuals(
     surrogate: LatentSurrogate,
+    space: Space,
     observations: Observations,
     z: Tensor,
     points: Tensor | None = None,
@@ -327,7 +376,7 @@ def _residuals(
     """Predicted minus observed ``(n, M K)``; each channel in units of the root mean square of its observations."""
     points = surrogate.check_points(observations.points) if points is None else points
     basis = surrogate.operator.basis(points) if basis is None else basis
-    made = _solution(surrogate, z, points, basis)[:, _columns(surrogate, observations)]
+    made = _solution(surrogate, space, z, points, basis)[:, _columns(surrogate, observations)]
     values = observations.values.T.to(made)
     return ((made - values) / _units(observations).to(made).unsqueeze(1)).flatten(1)
 
@@ -364,6 +413,7 @@ def _deviations(surrogate: LatentSurrogate, observations: Observations, noise: f
 @torch.no_grad()
 def _fit(
     surrogate: LatentSurrogate,
+    space: Space,
     observations: Observations,
     z: Tensor,
     noise: float | None,
@@ -373,7 +423,7 @@ def _fit(
     """Root mean square residual of the posterior mean solution (in units of each channel's root mean square), and its
     square in units of the assumed variance.
     """
-    total = sum(_residuals(surrogate, observations, part, points, basis).sum(0) for part in z.split(PART))
+    total = sum(_residuals(surrogate, space, observations, part, points, basis).sum(0) for part in z.split(PART))
     residual = total / len(z)
     deviation = float(residual.square().mean().sqrt())
     if noise is None:
