@@ -9,7 +9,10 @@ import scipy.sparse.linalg
 import torch
 
 from sciml.errors import ConfigError, DataError, SolverError
+from sciml.problems.random_fields import cosine_deviations
 from sciml.problems.weak import BoxProblem, get_weak_problem
+from sciml.problems.weak.darcy import FREQUENCY
+from sciml.problems.weak.darcy import SUBSETS as CONSTANTS
 
 DOUBLE = torch.float64
 SUBSETS = ("piecewise", "waves", "smooth", "fno")
@@ -112,6 +115,45 @@ def test_cases_depend_on_seed_and_number_alone():
     assert set(first.unique().tolist()) == {5.0, 10.0}
     finer = problem.inputs(short, 3)  # the same field: what is at the middle of nine cells is at their centre
     assert torch.equal(finer.unflatten(1, (24, 24))[:, 1::3, 1::3].flatten(1), first)
+
+
+@pytest.mark.parametrize("subset", ["smooth", "piecewise"])
+def test_inputs_follow_from_normal_numbers(subset):
+    problem = get_weak_problem("darcy", subset, 48)  # as many cells as the field has modes along an axis
+    drawn = problem.inputs({**{name: [value] for name, value in CONSTANTS[subset].items()}, "draw": [11.0]})
+    noise = torch.randn(48, 48, generator=torch.Generator().manual_seed(11), dtype=torch.float64).flatten()
+    order = cosine_deviations(2, alpha=2.0, tau=3.0).flatten().argsort(descending=True, stable=True)[:-1]
+    z = noise[order].unsqueeze(0)
+    assert problem.n_normals == z.shape[1] == 48**2 - 1
+    torch.testing.assert_close(problem.inputs_from_normals(z), drawn)
+    some = problem.input_points[5:9]
+    torch.testing.assert_close(problem.inputs_from_normals(z, some), drawn[:, 5:9])
+    few = torch.cat([z[:, :300], torch.zeros(1, z.shape[1] - 300)], 1)  # the first numbers matter most
+    share = (problem.inputs_from_normals(few) - drawn).norm() / (drawn - drawn.mean()).norm()
+    assert share < (0.05 if subset == "smooth" else 0.35)
+
+
+def test_waves_follow_from_normal_numbers():
+    problem = get_weak_problem("darcy", "waves")
+    frequencies = torch.tensor([[0.7, 4.1]], dtype=torch.float64)
+    drawn = problem.inputs(
+        {
+            **{name: [value] for name, value in CONSTANTS["waves"].items()},
+            "frequency_x": [0.7],
+            "frequency_y": [4.1],
+            "draw": [0.0],
+        }
+    )
+    z = torch.special.ndtri(frequencies / FREQUENCY)
+    assert problem.n_normals == 2
+    torch.testing.assert_close(problem.inputs_from_normals(z), drawn)
+
+
+def test_a_problem_that_does_not_say_how_inputs_follow():
+    problem = get_weak_problem("burgers")
+    assert problem.n_normals == 0
+    with pytest.raises(ConfigError, match="inputs_from_normals"):
+        problem.inputs_from_normals(torch.zeros(1, 3))
 
 
 def test_residuals_can_be_differentiated():

@@ -132,7 +132,7 @@ class WeakDarcy(BoxProblem):
         field = (inner * along[1]).sum(1)
         low, high = self.levels
         if self.link == "two_values":
-            return torch.where(field >= 0, high, low)
+            return torch.where(field >= 0, field.new_tensor(high), field.new_tensor(low))
         return math.sqrt(low * high) * (high / low) ** (field / 4)
 
     def recipe(self) -> dict[str, Any]:

@@ -186,8 +186,8 @@ def invert(
     (each channel relative to the root mean square of what was observed of it), integrated out. ``method``: Hamiltonian
     Monte Carlo (``hmc``), preconditioned Crank-Nicolson (``pcn``), a Gaussian in z by variational inference (``vi``),
     the optimum alone (``map``), or pCN in the input function's own prior (``field``). ``draws`` of each of ``chains``
-    after ``warmup`` steps (``field``: of eight iterations each). The others begin with ``starts`` optimisations from the
-    best fitting of many draws from the prior, each also passed through the encoder; ``field`` begins with the best
+    after ``warmup`` steps (``field``: of eight iterations each). The others begin with ``starts`` optimisations from
+    the best fitting of many draws from the prior, each also passed through the encoder; ``field`` begins with the best
     fitting of the draws themselves.
 
     Warns (``ChainsDisagreeWarning``) when chains disagree, and (``OutOfRangeWarning``) when the observations are not
