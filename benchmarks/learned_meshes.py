@@ -1,6 +1,6 @@
 """How good are the meshes of the learned mover on fields that it never saw, beside the classical solver's?
 
-    python benchmarks/learned_meshes.py [--fields 250] [--sizes 24 48 96]
+    python benchmarks/learned_meshes.py [--fields 250] [--sizes 24 48 96] [--polish 0]
 
 Bumps, fronts and rings of another seed and another family of parameters (exact functions), and states of the 2D Burgers
 equation (solved on 192 x 192 cells), each with the curvature monitor at its default share. Nodes are n x n. ``spread``:
@@ -112,7 +112,7 @@ def interpolation_error(u, corners: Tensor, probes: Tensor, box) -> float:
     return float((made - exact).norm() / exact.norm())
 
 
-def judge(name: str, functions: list, n: int) -> Row:
+def judge(name: str, functions: list, n: int, polish: int) -> Row:
     from sciml.constraints.mesh_mover import (
         Box,
         curvature_monitor,
@@ -133,11 +133,11 @@ def judge(name: str, functions: list, n: int) -> Row:
         u = torch.stack([f(centres) for f in mine]).unsqueeze(1)
         monitor = curvature_monitor(u, box, rough="ignore")
         with torch.no_grad():
-            mover(monitor.float(), box, cells)
+            mover(monitor.float(), box, cells, polish=polish)
             began = time.process_time()
-            mesh = mover(monitor.float(), box, cells)
+            mesh = mover(monitor.float(), box, cells, polish=polish)
             found["ms"].append((time.process_time() - began) / len(mine) * 1e3)
-            finer = mover(monitor.float(), box, [4 * k for k in cells])
+            finer = mover(monitor.float(), box, [4 * k for k in cells], polish=polish)
         folds += int(folded(finer.corners).sum()) + int(folded(mesh.corners).sum())
         corners = mesh.corners.double()
         for axis in (0, 1):
@@ -181,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fields", type=int, default=250, help="of each family")
     parser.add_argument("--sizes", type=int, nargs="+", default=[24, 48, 96])
+    parser.add_argument("--polish", type=int, default=0, help="iterations of the classical solver after the network")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -189,7 +190,7 @@ def main() -> None:
             rows.append(judge(name, functions if n == 48 else functions[: arguments.fields // 5], n))
             print(rows[-1], flush=True)
     report(
-        "learned_meshes",
+        "learned_meshes" + (f"_polish{arguments.polish}" if arguments.polish else ""),
         "How good are the meshes of the learned mover on unseen fields?",
         rows,
         ["sizes other than 48: a fifth of the fields", "monitors at the centres of n x n cells of the exact field"],

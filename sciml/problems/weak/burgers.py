@@ -146,7 +146,7 @@ class WeakBurgers(WeakProblem):
             "batch_size": 16,
             # AdamW underfits: its steps are cheaper, but far more are needed.
             "optimizer": {"method": "soap"},
-            "budget": {"minutes": 7.0},
+            "budget": {"minutes": 8.0},
         }
 
     def inside(self, points: Tensor) -> Tensor:
