@@ -187,7 +187,7 @@ def main() -> None:
     rows = []
     for name, functions in families(arguments.fields).items():
         for n in arguments.sizes:
-            rows.append(judge(name, functions if n == 48 else functions[: arguments.fields // 5], n))
+            rows.append(judge(name, functions if n == 48 else functions[: arguments.fields // 5], n, arguments.polish))
             print(rows[-1], flush=True)
     report(
         "learned_meshes" + (f"_polish{arguments.polish}" if arguments.polish else ""),
