@@ -238,7 +238,9 @@ def invert(
                 generator=generator,
                 progress=progress,
             )
-            found, diagnostics = chain.draws, check(chain.draws[..., :JUDGED])
+            judged = chain.draws[..., :JUDGED]
+            names = [f"coefficient {k + 1} of the {surrogate.problem.input.name}" for k in range(judged.shape[-1])]
+            found, diagnostics = chain.draws, check(judged, names)
         elif method == "map":
             found = optimum.best[None, None]
         else:
