@@ -69,7 +69,10 @@ def invert(
     ] = None,
     method: Annotated[
         Method,
-        typer.Option(help="Markov chains (hmc, pcn), a Gaussian (vi), or the most probable alone (map)."),
+        typer.Option(
+            help="Markov chains (hmc, pcn), a Gaussian (vi), the most probable alone (map), or chains in the prior of "
+            "the input function itself (field: for two values)."
+        ),
     ] = Method.hmc,
     samples: Annotated[
         int | None,

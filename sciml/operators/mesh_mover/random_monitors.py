@@ -24,13 +24,12 @@ def random_monitors(
 ) -> Tensor:
     """Monitors ``(batch, *cells)`` of random fields: three in four of curvature, the others of gradients."""
     u = torch.stack([random_field(cells, box, generator) for _ in range(batch)]).unsqueeze(1)
-    share, width, kind = torch.rand(3, generator=generator).tolist()
+    width, kind = torch.rand(2, generator=generator).tolist()
     monitor = curvature_monitor if kind < 0.75 else gradient_monitor
     smoothing = (1 + width) * max(box.spacing(cells))
     made = monitor(u, box, share=0.5, smoothing=smoothing, rough="ignore")
     # The share enters linearly: each sample can have its own.
     shares = 0.1 + (largest_share - 0.1) * torch.rand(batch, generator=generator)
-    shares[0] = 0.1 + (largest_share - 0.1) * share
     return 1 + (made - 1) * (2 * shares).reshape(-1, *(1,) * box.dim)
 
 
