@@ -115,6 +115,7 @@ def _data(path: Path) -> dict[str, Any]:
     declared = file.info
     counts = {subset: list(file.subsets).count(subset) for subset in sorted(set(file.subsets))}
     last = file.times[:, -1]
+    series = {name: _range(file.series(name), unit) for name, unit in declared.series.items()}
     parts = {str(p.path): f"{p.n_cases} cases, {p.path.stat().st_size / 1e6:.1f} MB" for p in file.parts}
     return {
         "kind": "data",
@@ -131,7 +132,9 @@ def _data(path: Path) -> dict[str, Any]:
         "written by": f"sciml {declared.version}",
         "subsets": counts,
         "fields": {f.name: f"{f.components} components, {f.unit}" for f in declared.fields}
-        | {f.name: f"faces normal to {f.axis}, {f.unit}" for f in declared.face_fields},
+        | {f.name: f"faces normal to {f.axis}, {f.unit}" for f in declared.face_fields}
+        | {f.name: f"constant in time, {f.unit}" for f in declared.constant_fields},
+        **({"series": series} if series else {}),
         "parameters": {name: _range(file.parameters[name], unit) for name, unit in declared.parameters.items()},
         **({"parts": parts} if parts else {}),
     }

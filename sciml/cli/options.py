@@ -10,11 +10,14 @@ import typer
 PROBLEMS = {
     "burgers": ("fno", "pdebench", "dgno", "viscosity", "amplitude"),
     "cavity": ("bc", "prop", "geo"),
+    "cylinder": ("bc", "prop", "geo"),
+    "dam": ("bc", "prop", "geo"),
     "darcy": ("fno", "smooth", "dgno_piecewise"),
     "diffusion_sorption": ("pdebench", "soil"),
     "gray_scott": ("gliders", "bubbles", "maze", "worms", "spirals", "spots"),
     "periodic_flow": ("random", "taylor_green"),
     "tube": ("bc", "prop", "geo"),
+    "two_phase_tube": ("bc", "prop", "geo"),
     "vorticity": ("decaying", "kolmogorov", "controlled", "fno", "hcmoe"),
 }
 """Name -> subsets."""

@@ -1,5 +1,6 @@
 """``sciml predict``: roll a surrogate out from the cases of a data file, or map its input fields."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,12 +165,13 @@ def roll_out(
             compared = min(given, steps)
             if compared:
                 truth = file.state(cases, range(first + 1, first + 1 + compared))[:, :, channels]
-                errors.append(metrics.relative_l2(frames[:, :compared], truth))
+                fluid = surrogate.problem.fluid_cells({n: _first(v) for n, v in chosen.items()}, file.info.grid)
+                errors.append(metrics.relative_l2(frames[:, :compared], truth, fluid))
             begin = torch.as_tensor(file.times[list(cases), first - history + 1 : first + 1])
             time = torch.cat([begin, begin[:, -1:] + interval.cumsum(1)], 1)
             writer.write(
                 list(cases),
-                {**_by_field(surrogate, torch.cat([window, frames], 1)), "time": time},
+                {**_by_field(surrogate, torch.cat([window, frames], 1)), **_constants(file, cases), "time": time},
                 {axis: values[list(cases)] for axis, values in file.coordinates.items()},
             )
             progress.advance(len(cases))
@@ -224,10 +226,12 @@ def map_fields(
             end = torch.as_tensor(file.times[cases, -1])
             made = surrogate(state, now, end - torch.as_tensor(file.times[cases, first]), points).cpu().unsqueeze(1)
             if known:
-                errors.append(metrics.relative_l2(made, file.state(cases, [file.n_frames - 1])[:, :, truth_channels]))
+                fluid = surrogate.problem.fluid_cells(now, file.info.grid)
+                truth = file.state(cases, [file.n_frames - 1])[:, :, truth_channels]
+                errors.append(metrics.relative_l2(made, truth, fluid))
             writer.write(
                 cases,
-                {**_by_field(surrogate, made), "time": end.unsqueeze(1)},
+                {**_by_field(surrogate, made), **_constants(file, cases), "time": end.unsqueeze(1)},
                 {axis: values[cases] for axis, values in file.coordinates.items()},
             )
             progress.advance(len(cases))
@@ -276,6 +280,7 @@ def _description(surrogate: "Surrogate", file: "DatasetFile", frames: int, sourc
         file.info,
         fields=tuple(surrogate.fields.values()),
         face_fields=(),
+        series={},
         n_frames=frames,
         solver=f"surrogate {source}",
         seed=None,
@@ -308,6 +313,16 @@ def _intervals(surrogate: "Surrogate", file: "DatasetFile", cases: range, first:
         return torch.full((len(cases), steps), surrogate.interval, dtype=torch.float64)
     wanted = torch.arange(first, first + steps).clamp(max=between.shape[1] - 1)
     return between[:, wanted]
+
+
+def _first(values: "Tensor") -> "Tensor":
+    """The value of a parameter at the first frame, ``(B,)``."""
+    return values[:, 0] if values.ndim == 2 else values
+
+
+def _constants(file: "DatasetFile", cases: Sequence[int]) -> dict[str, "Tensor"]:
+    """The fields of the input that do not change in time, which the output has too."""
+    return {field.name: file.constant(field.name, cases) for field in file.info.constant_fields}
 
 
 def _by_field(surrogate: "Surrogate", state: "Tensor") -> dict[str, "Tensor"]:

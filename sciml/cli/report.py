@@ -67,6 +67,42 @@ def constraints_table(test: Mapping[str, Any]) -> "Table | None":
     return make_table(["constraint", "imposed", *kinds], rows, title, numbers_from=2)
 
 
+def series_table(operator: str, test: Mapping[str, Any]) -> "Table | None":
+    """A rich table of a problem's series: the solver's own, and what the true and the predicted fields say of them;
+    None where there are none.
+
+    Errors are against the solver, or against the true fields where the files have no series.
+    """
+    labels = {"solver": "solver", "truth": "true fields", "prediction": operator}
+    rows = []
+    for name, found in (test.get("series") or {}).items():
+        head = f"{name} ({found['unit']})"
+        for source, label in labels.items():
+            if source not in found:
+                continue
+            own = found[source]
+            errors = own.get("against_solver") or own.get("against_truth") or {}
+            numbers = [own.get(key) for key in ("mean", "range", "frequency")]
+            numbers += [errors.get(f"{key}_error") for key in ("mean", "range", "frequency")]
+            rows.append([head, label, *("–" if number is None else f"{number:.3g}" for number in numbers)])
+            head = ""
+    if not rows:
+        return None
+    title = "Series of the rollouts: means over the cases; errors are medians, of mean and range in units of the rms\n"
+    headings = [
+        "series",
+        "from",
+        "mean",
+        "range",
+        "frequency\n(Hz)",
+        "error\nof mean",
+        "error\nof range",
+        "error of\nfreq.",
+    ]
+    used = [n for n in range(len(headings)) if n < 2 or any(row[n] != "–" for row in rows)]
+    return make_table([headings[n] for n in used], [[row[n] for n in used] for row in rows], title, numbers_from=2)
+
+
 def print_results(operator: str, test: Mapping[str, Any], *, stderr: bool = False) -> None:
     """The tables of a ``test`` entry."""
     if test.get("kind") == "particles":
@@ -77,8 +113,9 @@ def print_results(operator: str, test: Mapping[str, Any], *, stderr: bool = Fals
         console(stderr=stderr).print(latent_table(operator, test))
         return
     console(stderr=stderr).print(results_table(operator, test))
-    if (table := constraints_table(test)) is not None:
-        console(stderr=stderr).print(table)
+    for extra in (constraints_table(test), series_table(operator, test)):
+        if extra is not None:
+            console(stderr=stderr).print(extra)
 
 
 def judged_as_map(test: Mapping[str, Any]) -> bool:

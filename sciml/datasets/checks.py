@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from sciml.datasets.layout import face_path
+from sciml.datasets.layout import constant_path, face_path, series_path
 from sciml.datasets.reader import DatasetFile
 from sciml.errors import DataError
 
@@ -12,12 +12,22 @@ CHUNK_BYTES = 1 << 24
 
 
 def check_finite(file: str | os.PathLike[str] | DatasetFile) -> None:
-    """Scan every field and face field.
+    """Scan every field, face field, constant field and series.
 
     Raises `DataError` at the first NaN or infinity: field, case, frame, file.
     """
     file = file if isinstance(file, DatasetFile) else DatasetFile(file)
-    for path in ("/sciml/state", *(face_path(f.name) for f in file.info.face_fields)):
+    for f in file.info.constant_fields:
+        array = file.array(constant_path(f.name))
+        for case in range(file.n_cases):
+            values = np.asarray(array[case])
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"{_kind(values[~np.isfinite(values)][0])} in constant field {f.name!r} of case {case} (file "
+                    f"{file.path}); generate the file again or leave the case out"
+                )
+    faces = (face_path(f.name) for f in file.info.face_fields)
+    for path in ("/sciml/state", *faces, *(series_path(name) for name in file.info.series)):
         array = file.array(path)
         frame_bytes = int(np.prod(array.shape[2:])) * array.dtype.itemsize
         step = max(1, CHUNK_BYTES // max(1, frame_bytes))

@@ -11,7 +11,8 @@ from sciml.datasets.info import DatasetInfo, FaceFieldInfo, FieldInfo
 from sciml.datasets.reader import DatasetFile
 from sciml.errors import DataError
 
-AGREE = ("problem", "fields", "face_fields", "grid", "parameters")  # what files must share to be one data set
+AGREE = ("problem", "fields", "face_fields", "constant_fields", "series", "grid", "parameters")
+"""What files must share to be one data set."""
 Source = str | os.PathLike[str] | DatasetFile
 
 
@@ -59,7 +60,7 @@ class Collection:
 
     def trajectory(self, cases: Sequence[int] | np.ndarray | None = None) -> dict[str, Tensor]:
         """Whole trajectories (all cases by default): fields ``(b, T, components, *grid)``, face fields,
-        ``time (b, T)``.
+        constant fields ``(b, 1, *grid)``, series and ``time (b, T)``.
 
         Raises `DataError` when the cases' numbers of frames differ: ask for them in groups.
         """

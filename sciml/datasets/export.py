@@ -57,7 +57,7 @@ def export_well(
 def _well_statistics(files: Sequence[str | os.PathLike[str]]) -> dict[str, dict[str, float | list[float]]]:
     """mean, std, rms, *_delta -> field -> number (scalar) or list (vector).
 
-    Constant channels have std 0 here.
+    Constant channels have std 0 here. Fields that do not change in time have no ``*_delta``.
     """
     source = Collection(files)
     info, result = (
@@ -74,4 +74,9 @@ def _well_statistics(files: Sequence[str | os.PathLike[str]]) -> dict[str, dict[
             rms = [float(np.hypot(m, d)) for m, d in zip(mean, std, strict=True)]
             for key, numbers in (("mean", list(mean)), ("std", std), ("rms", rms)):
                 result[key + end][f.name] = numbers if f.order else numbers[0]
+    for f in info.constant_fields:
+        values = np.concatenate([file.constant(f.name).numpy().astype(np.float64) for file in source.files])
+        mean, std = float(values.mean()), float(values.std())
+        for key, number in (("mean", mean), ("std", std), ("rms", float(np.hypot(mean, std)))):
+            result[key][f.name] = number
     return result

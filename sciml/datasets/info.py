@@ -11,6 +11,8 @@ from sciml.version import __version__
 
 SCHEMA = "sciml/1"
 AXES = ("x", "y", "z")
+OPTIONAL = ("constant_fields", "series")
+"""Keys that a description has only where they hold something."""
 BOUNDARY_KINDS = ("wall", "moving_wall", "inlet", "outlet", "value", "flux", "periodic")
 """Sides of a flow, then those of a scalar: its prescribed value or its prescribed normal flux; then periodic."""
 
@@ -46,6 +48,8 @@ class DatasetInfo:
     ``fields`` are in the order of the state's channels; ``parameters`` maps name to unit; ``grid`` is
     ``(nx, ny[, nz])``; ``boundaries`` maps every side ("x_low", "x_high", ...) to one of `BOUNDARY_KINDS`;
     ``boundary_parameters`` maps a side to the parameter that sets its value (a moving wall's speed);
+    ``constant_fields`` are scalars that do not change in time (which cells are solid); ``series`` maps the name of a
+    number that each frame has beside its fields (drag, lift) to its unit;
     ``extra`` is free JSON: whatever a later run needs to make the same file again.
 
     Raises `DataError` where these do not fit together.
@@ -59,6 +63,8 @@ class DatasetInfo:
     boundaries: Mapping[str, str]
     face_fields: tuple[FaceFieldInfo, ...] = ()
     boundary_parameters: Mapping[str, str] = field(default_factory=dict)
+    constant_fields: tuple[FieldInfo, ...] = ()
+    series: Mapping[str, str] = field(default_factory=dict)
     solver: str = ""
     seed: int | None = None
     version: str = __version__
@@ -68,6 +74,7 @@ class DatasetInfo:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
         object.__setattr__(self, "face_fields", tuple(self.face_fields))
+        object.__setattr__(self, "constant_fields", tuple(self.constant_fields))
         object.__setattr__(self, "grid", tuple(int(n) for n in self.grid))
         _check(self)
 
@@ -110,8 +117,11 @@ class DatasetInfo:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary of JSON types."""
-        return json.loads(json.dumps(dataclasses.asdict(_plain(self)), allow_nan=False))
+        """A dictionary of JSON types, without constant fields and series where there are none: then it is that of the
+        versions that knew of neither, which read such files.
+        """
+        values = json.loads(json.dumps(dataclasses.asdict(_plain(self)), allow_nan=False))
+        return {key: value for key, value in values.items() if value or key not in OPTIONAL}
 
     def to_json(self) -> str:
         """Canonical JSON (sorted keys), from which `from_json` builds an equal info."""
@@ -124,6 +134,7 @@ class DatasetInfo:
         try:
             values["fields"] = tuple(FieldInfo(**f) for f in values["fields"])
             values["face_fields"] = tuple(FaceFieldInfo(**f) for f in values.get("face_fields", ()))
+            values["constant_fields"] = tuple(FieldInfo(**f) for f in values.get("constant_fields", ()))
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise DataError(f"the description of the data set is incomplete or has unknown keys: {error}") from error
@@ -146,14 +157,14 @@ def channel_names(f: FieldInfo, axes: Iterable[str]) -> list[str]:
 def differing_keys(a: DatasetInfo, b: DatasetInfo) -> list[str]:
     """``["seed: 1 and 2", ...]``: where two infos differ, for error messages."""
     x, y = a.to_dict(), b.to_dict()
-    return [f"{key}: {x.get(key)!r} and {y.get(key)!r}" for key in x if x.get(key) != y.get(key)]
+    return [f"{key}: {x.get(key)!r} and {y.get(key)!r}" for key in x | y if x.get(key) != y.get(key)]
 
 
 def _plain(info: DatasetInfo) -> DatasetInfo:
     """The same with mappings as dictionaries, which ``asdict`` needs."""
     return dataclasses.replace(
         info,
-        **{k: dict(getattr(info, k)) for k in ("parameters", "boundaries", "boundary_parameters", "extra")},
+        **{k: dict(getattr(info, k)) for k in ("parameters", "boundaries", "boundary_parameters", "series", "extra")},
     )
 
 
@@ -162,9 +173,17 @@ def _check(info: DatasetInfo) -> None:
         raise DataError(f"grid must be (nx[, ny[, nz]]) with positive numbers, got {info.grid}")
     if info.n_frames < 1:
         raise DataError(f"n_frames must be at least 1, got {info.n_frames}")
-    names = [f.name for f in (*info.fields, *info.face_fields)]
+    names = [*(f.name for f in (*info.fields, *info.face_fields, *info.constant_fields)), *info.series]
     if not info.fields or len(set(names)) != len(names) or not all(n.isidentifier() for n in names):
         raise DataError(f"fields need at least one entry and distinct identifiers as names, got {names}")
+    if any(f.components != 1 or f.order for f in info.constant_fields):
+        raise DataError(
+            "constant fields must be scalars (order 0, 1 component), got (name, order, components) "
+            f"{[(f.name, f.order, f.components) for f in info.constant_fields]}"
+        )
+    taken = sorted({"time", *info.parameters} & set(info.series))
+    if taken:
+        raise DataError(f"series {taken} are called like a parameter or like the time; give them other names")
     for f in info.fields:
         expected = {0: 1, 1: len(info.grid)}.get(f.order)
         if f.components != expected:

@@ -7,6 +7,8 @@ structures:
 ===========================  =====================  ========  ================================================
 ``/sciml/state``             (N, T, X, Y[, Z], C)   float32   all cell-centred fields, channels as in the info
 ``/sciml/faces/<name>``      (N, T, X+1, Y) ...     float32   face fields
+``/sciml/constants/<name>``  (N, X, Y[, Z])         float32   fields that do not change in time
+``/sciml/series/<name>``     (N, T)                 float64   numbers of each frame
 ``/sciml/time``              (N, T)                 float64   times of the frames
 ``/sciml/coordinates/<x>``   (N, X)                 float64   cell centres along an axis
 ``/sciml/written``           (N,)                   uint8     1 where a case is complete
@@ -72,6 +74,16 @@ def face_path(name: str) -> str:
     return f"/sciml/faces/{name}"
 
 
+def constant_path(name: str) -> str:
+    """Where a constant field lives."""
+    return f"/sciml/constants/{name}"
+
+
+def series_path(name: str) -> str:
+    """Where a series lives."""
+    return f"/sciml/series/{name}"
+
+
 def coordinate_path(axis: str) -> str:
     """Where the cell centres along ``axis`` live."""
     return f"/sciml/coordinates/{axis}"
@@ -82,14 +94,23 @@ def well_field_path(f: FieldInfo) -> str:
     return f"/t{f.order}_fields/{f.name}"
 
 
+def well_series_path(name: str) -> str:
+    """Where The Well looks for a number of each frame."""
+    return f"/scalars/{name}"
+
+
 def shapes(info: DatasetInfo, n_cases: int, materialize: bool) -> dict[str, tuple[tuple[int, ...], str]]:
     """Path -> (shape, dtype) of every contiguous dataset."""
     frames = (n_cases, info.n_frames)
     layout = {"/sciml/state": ((*frames, *info.grid, info.n_channels), "<f4")}
     layout |= {face_path(f.name): ((*frames, *info.face_shape(f.name)), "<f4") for f in info.face_fields}
+    layout |= {constant_path(f.name): ((n_cases, *info.grid), "<f4") for f in info.constant_fields}
+    layout |= {series_path(name): (frames, "<f8") for name in info.series}
     if materialize:
         components = {f: (f.components,) if f.order else () for f in info.fields}
         layout |= {well_field_path(f): ((*frames, *info.grid, *components[f]), "<f4") for f in info.fields}
+        layout |= {well_field_path(f): ((n_cases, *info.grid), "<f4") for f in info.constant_fields}
+        layout |= {well_series_path(name): (frames, "<f8") for name in info.series}
     layout["/sciml/time"] = (frames, "<f8")
     layout["/dimensions/time"] = (frames, "<f4")
     for axis, n in zip(info.axes, info.grid, strict=True):
@@ -144,6 +165,10 @@ def create(
     group["state"].attrs["location"] = "cell"
     for face in info.face_fields:
         file[face_path(face.name)].attrs.update(unit=face.unit, axis=face.axis, location=face.location)
+    for f in info.constant_fields:
+        file[constant_path(f.name)].attrs.update(unit=f.unit, location=f.location)
+    for name, unit in info.series.items():
+        file[series_path(name)].attrs.update(unit=unit, location="frame")
     file["/sciml/time"].attrs["location"] = "frame"
     for name, values in parameters.items():
         scalar = file.require_group("scalars").create_dataset(name, data=values)

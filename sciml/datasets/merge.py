@@ -14,11 +14,13 @@ from sciml.datasets.info import DatasetInfo
 from sciml.datasets.layout import (
     LIBVER,
     PARTIAL,
+    constant_path,
     coordinate_path,
     create,
     face_path,
     fingerprint,
     parameter_arrays,
+    series_path,
     shapes,
 )
 from sciml.datasets.parts import part_name, write_parts
@@ -110,7 +112,12 @@ def _write_join(file: h5py.File, out: Path, info: DatasetInfo, data: Collection,
     n_cases, subsets = len(order), [data.subsets[case] for case in order]
     parameters = parameter_arrays(info, n_cases, data.parameters(order))
     views = {}
-    for path in ("/sciml/state", *(face_path(face.name) for face in info.face_fields)):
+    for path in (
+        "/sciml/state",
+        *(face_path(face.name) for face in info.face_fields),
+        *(constant_path(f.name) for f in info.constant_fields),
+        *(series_path(name) for name in info.series),
+    ):
         shape, kind = shapes(info, n_cases, False)[path]
         views[path] = h5py.VirtualLayout(shape=shape, dtype=kind)
         for number, (name, each) in enumerate(zip(names, data.files, strict=True)):

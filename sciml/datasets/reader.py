@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 
 from sciml.datasets.info import SCHEMA, DatasetInfo
-from sciml.datasets.layout import PARTIAL, PARTICLES, Slot, coordinate_path, face_path, slot
+from sciml.datasets.layout import (
+    PARTIAL,
+    PARTICLES,
+    Slot,
+    constant_path,
+    coordinate_path,
+    face_path,
+    series_path,
+    slot,
+)
 from sciml.datasets.parts import JoinedArray, find_part, read_parts
-from sciml.errors import DataError
+from sciml.errors import DataError, did_you_mean
 
 Indices = Sequence[int] | np.ndarray | slice | None
 
@@ -77,6 +86,8 @@ class DatasetFile:
         frames = (self.n_cases, self.n_frames)
         expected = {"/sciml/state": (*frames, *info.grid, info.n_channels)}
         expected |= {face_path(f.name): (*frames, *info.face_shape(f.name)) for f in info.face_fields}
+        expected |= {constant_path(f.name): (self.n_cases, *info.grid) for f in info.constant_fields}
+        expected |= {series_path(name): frames for name in info.series}
         for path, shape in expected.items():
             if file[path].shape != shape or file[path].dtype.kind != "f":
                 raise DataError(
@@ -112,11 +123,11 @@ class DatasetFile:
                 self._opened[path] = mapped.view(np.ndarray)  # slicing the memmap class costs microseconds
         return self._opened[path]
 
-    def _gather(self, path: str, cases: Indices, frames: Indices) -> np.ndarray:
-        """(b, t, ...) float32 copy."""
+    def _gather(self, path: str, cases: Indices, frames: Indices, dtype: type = np.float32) -> np.ndarray:
+        """(b, t, ...) copy."""
         array = self.array(path)
         rows, columns = _indices(cases, self.n_cases, "case"), _indices(frames, self.n_frames, "frame")
-        out = np.empty((len(rows), len(columns), *array.shape[2:]), dtype=np.float32)
+        out = np.empty((len(rows), len(columns), *array.shape[2:]), dtype=dtype)
         for k, case in enumerate(rows):
             # Consecutive frames as a slice: one copy for the map, one request for h5py.
             if len(columns) and (np.diff(columns) == 1).all():
@@ -135,11 +146,35 @@ class DatasetFile:
         self.info.face_shape(name)  # names the face fields there are
         return torch.from_numpy(self._gather(face_path(name), cases, frames))
 
+    def constant(self, name: str, cases: Indices = None) -> Tensor:
+        """A field that does not change in time, ``(b, 1, *grid)`` float32.
+
+        Raises `DataError` naming those there are.
+        """
+        known = [f.name for f in self.info.constant_fields]
+        if name not in known:
+            raise DataError(f"{self.path} has no constant field {name!r}{did_you_mean(name, known)}")
+        array, rows = self.array(constant_path(name)), _indices(cases, self.n_cases, "case")
+        out = np.empty((len(rows), 1, *array.shape[1:]), dtype=np.float32)
+        for k, case in enumerate(rows):
+            out[k, 0] = array[case]
+        return torch.from_numpy(out)
+
+    def series(self, name: str, cases: Indices = None, frames: Indices = None) -> Tensor:
+        """A number of each frame, ``(b, t)`` float64. Raises `DataError` naming those there are."""
+        if name not in self.info.series:
+            raise DataError(f"{self.path} has no series {name!r}{did_you_mean(name, self.info.series)}")
+        return torch.from_numpy(self._gather(series_path(name), cases, frames, np.float64))
+
     def trajectory(self, cases: Indices = None, frames: Indices = None) -> dict[str, Tensor]:
-        """Fields ``(b, t, components, *grid)``, face fields ``(b, t, ...)``, ``time (b, t)`` float64."""
+        """Fields ``(b, t, components, *grid)``, face fields ``(b, t, ...)``, constant fields ``(b, 1, *grid)``, series
+        and ``time (b, t)`` float64.
+        """
         state = self.state(cases, frames)
         result = {f.name: state[:, :, self.info.channels(f.name)] for f in self.info.fields}
         result |= {f.name: self.face_field(f.name, cases, frames) for f in self.info.face_fields}
+        result |= {f.name: self.constant(f.name, cases) for f in self.info.constant_fields}
+        result |= {name: self.series(name, cases, frames) for name in self.info.series}
         rows, columns = _indices(cases, self.n_cases, "case"), _indices(frames, self.n_frames, "frame")
         result["time"] = torch.from_numpy(self.times[np.ix_(rows, columns)])
         return result

@@ -12,6 +12,7 @@ from sciml.datasets.collection import Collection, Source
 from sciml.errors import DataError
 
 Transform = Callable[[Tensor, dict[str, Tensor]], Tensor]
+Cells = Callable[[dict[str, Tensor]], Tensor]
 CONSTANT = 1e-6  # relative to the largest magnitude: less variation than this is float32 rounding
 
 
@@ -84,6 +85,7 @@ def field_statistics(
     cases: Sequence[int] | np.ndarray | None = None,
     transform: Transform | None = None,
     *,
+    cells: Cells | None = None,
     first_frame: int = 0,
     stride: int = 1,
 ) -> FieldStatistics:
@@ -91,7 +93,8 @@ def field_statistics(
 
     ``transform(state (1, T, C, *grid) float64, parameters)`` with the case's parameters (name -> (1,) or (1,
     T) float64, all frames) returns the state to be counted, same shape: for example velocities in units of
-    the lid's speed. Frames before ``first_frame`` are left out after it; increments are over ``stride``
+    the lid's speed. ``cells(parameters) (1, *grid)`` bool says which cells count (those in the fluid); by default all.
+    Frames before ``first_frame`` are left out after it; increments are over ``stride``
     frames. Raises `DataError` for unknown fields, no cases, and values that are not finite.
     """
     source = Collection(files)
@@ -113,12 +116,18 @@ def field_statistics(
         state = state[0, first_frame:].movedim(1, 0)  # (C, T, *grid)
         if not torch.isfinite(state).all():
             raise DataError(f"non-finite values in case {case} of {source.files[file].path}; see check_finite")
-        if state.shape[1]:
+        state = state.flatten(2)
+        if cells is not None:
+            state = state[:, :, cells(source.parameters([case]))[0].flatten()]
+        if state.shape[1] and state.shape[2]:
             values.add(state.flatten(1).numpy())
-        if state.shape[1] > stride:
+        if state.shape[1] > stride and state.shape[2]:
             increments.add((state[:, stride:] - state[:, :-stride]).flatten(1).numpy())
     if not values.n:
-        raise DataError(f"no frame from {first_frame} on in these {len(cases)} cases; choose a smaller first_frame")
+        where = "" if cells is None else " and no cell that counts"
+        raise DataError(
+            f"no frame from {first_frame} on{where} in these {len(cases)} cases; choose a smaller first_frame"
+        )
     std, constant = values.std()
     increment_std, still = increments.std()
     return FieldStatistics(

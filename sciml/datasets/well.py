@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from sciml.datasets.info import DatasetInfo, FieldInfo
-from sciml.datasets.layout import well_field_path
+from sciml.datasets.layout import constant_path, series_path, well_field_path, well_series_path
 
 WELL_KINDS = {
     "wall": "WALL",
@@ -33,7 +33,11 @@ def write_tree(file: h5py.File, info: DatasetInfo, n_cases: int) -> None:
     if "scalars" not in file:
         file.create_group("scalars")
     scalars = file["scalars"]
-    scalars.attrs["field_names"] = _texts(sorted(info.parameters))
+    scalars.attrs["field_names"] = _texts(sorted([*info.parameters, *info.series]))
+    for name, unit in info.series.items():
+        if name not in scalars:
+            _create_view(file, series_path(name), well_series_path(name))
+        scalars[name].attrs.update(unit=unit, sample_varying=True, time_varying=True)
     constant = [n for n in sorted(info.parameters) if np.ptp(scalars[n][()]) == 0.0]
     file.attrs.update(
         dataset_name=info.problem,
@@ -53,21 +57,33 @@ def write_tree(file: h5py.File, info: DatasetInfo, n_cases: int) -> None:
         dimensions[name].attrs.update(sample_varying=True, time_varying=name == "time")
     for order in range(3):
         group = file.require_group(f"t{order}_fields")
-        fields = [f for f in info.fields if f.order == order]
-        group.attrs["field_names"] = _texts([f.name for f in fields])
-        for f in fields:
+        varying = [f for f in info.fields if f.order == order]
+        constants = [f for f in info.constant_fields if f.order == order]
+        group.attrs["field_names"] = _texts([f.name for f in (*varying, *constants)])
+        for f in (*varying, *constants):
             if f.name not in group:
-                _create_view(file, info, f)
+                if f in constants:
+                    _create_view(file, constant_path(f.name), well_field_path(f))
+                else:
+                    _create_field_view(file, info, f)
             group[f.name].attrs.update(
                 dim_varying=np.ones(len(info.grid), dtype=bool),
                 sample_varying=True,
-                time_varying=True,
+                time_varying=f in varying,
                 unit=f.unit,
                 location=f.location,
             )
 
 
-def _create_view(file: h5py.File, info: DatasetInfo, f: FieldInfo) -> None:
+def _create_view(file: h5py.File, source: str, view: str) -> None:
+    """A whole array under a second name."""
+    array = file[source]
+    layout = h5py.VirtualLayout(shape=array.shape, dtype=array.dtype)
+    layout[...] = h5py.VirtualSource(".", source, shape=array.shape, dtype=array.dtype)
+    file.create_virtual_dataset(view, layout)
+
+
+def _create_field_view(file: h5py.File, info: DatasetInfo, f: FieldInfo) -> None:
     """The field as a virtual dataset: its channels of the state."""
     state, channels = file["/sciml/state"], info.channels(f.name)
     source = h5py.VirtualSource(".", "/sciml/state", shape=state.shape, dtype=state.dtype)

@@ -24,15 +24,18 @@ from sciml.datasets.layout import (
     PARTIAL,
     Slot,
     as_numpy,
+    constant_path,
     coordinate_path,
     create,
     data_bytes,
     face_path,
     fingerprint,
     parameter_arrays,
+    series_path,
     shapes,
     slot,
     well_field_path,
+    well_series_path,
 )
 from sciml.errors import DataError
 
@@ -168,9 +171,10 @@ class DatasetWriter:
     def write(self, cases: Sequence[int], trajectory: Mapping[str, Any], coordinates: Mapping[str, Any]) -> None:
         """Put solved cases on disk.
 
-        ``trajectory``: every field ``(b, T, components, *grid)``, every face field ``(b, T, *face grid)`` and
-        ``time (b, T)``, torch or numpy, case ``cases[k]`` at index k; ``coordinates``: axis name -> cell
-        centres ``(n,)`` or ``(b, n)``. Writing a case again replaces it. Raises `DataError` for missing or
+        ``trajectory``: every field ``(b, T, components, *grid)``, every face field ``(b, T, *face grid)``, every
+        constant field ``(b, 1, *grid)``, every series ``(b, T)`` and ``time (b, T)``, torch or numpy, case
+        ``cases[k]`` at index k; ``coordinates``: axis name -> cell centres ``(n,)`` or ``(b, n)``. Writing a case
+        again replaces it. Raises `DataError` for missing or
         ill-shaped entries, for NaN and infinity (naming case, frame and field) and when the system cannot
         write; nothing that was written before is harmed.
         """
@@ -196,21 +200,19 @@ class DatasetWriter:
     ) -> dict[str, np.ndarray]:
         """Path -> (b, ...) in the file's order of axes, checked."""
         info, b = self.info, len(cases)
-        names = {*(f.name for f in info.fields), *(f.name for f in info.face_fields), "time"}
-        if set(trajectory) != names:
+        expected = _entries(info, b)
+        if set(trajectory) != set(expected):
             raise DataError(
-                f"a trajectory of {info.problem!r} has the entries {sorted(names)}, got {sorted(trajectory)}"
+                f"a trajectory of {info.problem!r} has the entries {sorted(expected)}, got {sorted(trajectory)}"
             )
         if set(coordinates) != set(info.axes):
             raise DataError(f"coordinates are needed for the axes {list(info.axes)}, got {sorted(coordinates)}")
-        expected = {f.name: (b, info.n_frames, f.components, *info.grid) for f in info.fields}
-        expected |= {f.name: (b, info.n_frames, *info.face_shape(f.name)) for f in info.face_fields}
-        expected["time"] = (b, info.n_frames)
         values = {name: as_numpy(trajectory[name]) for name in expected}
+        constant, doubles = {f.name for f in info.constant_fields}, {"time", *info.series}
         for name, array in values.items():
             if array.shape != expected[name]:
                 raise DataError(f"{name!r} must have the shape {expected[name]}, got {array.shape}")
-            _refuse_non_finite(name, array, cases)
+            _refuse_non_finite(name, array, cases, single=name not in doubles, framed=name not in constant)
         if info.n_frames > 1 and not (np.diff(values["time"], axis=1) > 0).all():
             raise DataError(f"the times of cases {cases} must increase from frame to frame")
         state = np.empty((b, info.n_frames, *info.grid, info.n_channels), dtype=np.float32)
@@ -221,7 +223,11 @@ class DatasetWriter:
             for f in info.fields:
                 part = state[..., info.channels(f.name)]
                 arrays[well_field_path(f)] = part if f.order else part[..., 0]
+            arrays |= {well_field_path(f): values[f.name][:, 0] for f in info.constant_fields}
+            arrays |= {well_series_path(name): values[name] for name in info.series}
         arrays |= {face_path(f.name): values[f.name] for f in info.face_fields}
+        arrays |= {constant_path(f.name): values[f.name][:, 0] for f in info.constant_fields}
+        arrays |= {series_path(name): values[name] for name in info.series}
         for axis, n in zip(info.axes, info.grid, strict=True):
             along = as_numpy(coordinates[axis]).astype(np.float64)
             if along.shape not in ((n,), (b, n)) or not np.isfinite(along).all():
@@ -276,12 +282,22 @@ class DatasetWriter:
         return os.pread(self._descriptor(), place.end - place.offset, place.offset)
 
 
-def _refuse_non_finite(name: str, array: np.ndarray, cases: Sequence[int]) -> None:
+def _entries(info: DatasetInfo, b: int) -> dict[str, tuple[int, ...]]:
+    """The entries of a trajectory of ``b`` cases, name -> shape."""
+    entries = {f.name: (b, info.n_frames, f.components, *info.grid) for f in info.fields}
+    entries |= {f.name: (b, info.n_frames, *info.face_shape(f.name)) for f in info.face_fields}
+    entries |= {f.name: (b, 1, *info.grid) for f in info.constant_fields}
+    return entries | {name: (b, info.n_frames) for name in (*info.series, "time")}
+
+
+def _refuse_non_finite(name: str, array: np.ndarray, cases: Sequence[int], *, single: bool, framed: bool) -> None:
+    """``single``: stored as float32; ``framed``: its second axis is that of the frames."""
     with np.errstate(over="ignore"):  # what float64 holds and float32 does not is as useless as infinity
-        bad = ~np.isfinite(array.astype(np.float32) if name != "time" else array)
+        bad = ~np.isfinite(array.astype(np.float32) if single else array)
     if bad.any():
         where = np.argwhere(bad)[0]
+        frame = f", frame {where[1]}" if framed else ""
         raise DataError(
-            f"NaN or infinity in {name!r} of case {cases[where[0]]}, frame {where[1]}: the case is not written; "
+            f"NaN or infinity in {name!r} of case {cases[where[0]]}{frame}: the case is not written; "
             "solve it again (smaller time step, finer grid) or leave it out"
         )

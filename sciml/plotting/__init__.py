@@ -9,12 +9,15 @@ those of a posterior.
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "Look",
+    "animate_field",
     "animate_particles",
     "animate_rollout",
     "case_figure",
     "centreline_profiles",
     "channel_profiles",
     "error_distribution",
+    "field_frames",
     "field_map",
     "inversion_figures",
     "line_profiles",
@@ -24,22 +27,27 @@ __all__ = [
     "particle_frames",
     "rollout_error",
     "run_figures",
+    "series_over_time",
     "slices",
     "space_time",
     "spectra",
     "triptych",
+    "vorticity",
     "write_mesh",
 ]
 
 if TYPE_CHECKING:
-    from sciml.plotting.animation import animate_rollout
+    from sciml.plotting.animation import animate_field, animate_rollout
     from sciml.plotting.channel import channel_profiles
+    from sciml.plotting.curl import vorticity
     from sciml.plotting.curves import loss_curves, rollout_error
     from sciml.plotting.data_file import case_figure
     from sciml.plotting.diagrams import space_time
     from sciml.plotting.fields import triptych
+    from sciml.plotting.frames import field_frames
     from sciml.plotting.latent.run import inversion_figures
     from sciml.plotting.lines import line_profiles
+    from sciml.plotting.looks import Look
     from sciml.plotting.maps import error_distribution, field_map
     from sciml.plotting.meshes import moved_mesh
     from sciml.plotting.meshes_vtk import write_mesh
@@ -49,15 +57,19 @@ if TYPE_CHECKING:
     from sciml.plotting.planes import slices
     from sciml.plotting.profiles import centreline_profiles
     from sciml.plotting.run import run_figures
+    from sciml.plotting.series import series_over_time
     from sciml.plotting.spectrum import spectra
 
 _HOME = {
+    "Look": "looks",
+    "animate_field": "animation",
     "animate_particles": "particles.animation",
     "animate_rollout": "animation",
     "case_figure": "data_file",
     "centreline_profiles": "profiles",
     "channel_profiles": "channel",
     "error_distribution": "maps",
+    "field_frames": "frames",
     "field_map": "maps",
     "inversion_figures": "latent.run",
     "line_profiles": "lines",
@@ -67,10 +79,12 @@ _HOME = {
     "particle_frames": "particles.frames",
     "rollout_error": "curves",
     "run_figures": "run",
+    "series_over_time": "series",
     "slices": "planes",
     "space_time": "diagrams",
     "spectra": "spectrum",
     "triptych": "fields",
+    "vorticity": "curl",
     "write_mesh": "meshes_vtk",
 }
 

@@ -4,15 +4,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sciml.plotting import style
 from sciml.plotting.animation import animate_rollout
 from sciml.plotting.channel import channel_profiles
 from sciml.plotting.diagrams import space_time
+from sciml.plotting.extras import SOURCES
 from sciml.plotting.fields import triptych
+from sciml.plotting.flows import FROM_FIELDS, as_vorticity, has_vorticity, look_of
 from sciml.plotting.lines import line_profiles
 from sciml.plotting.planes import mid_plane, slices
 from sciml.plotting.predictions import Case
 from sciml.plotting.profiles import centreline_profiles
+from sciml.plotting.series import series_over_time
 from sciml.plotting.spectrum import spectra
 
 WITHOUT_STREAMLINES = ("burgers", "periodic_flow")
@@ -44,8 +49,26 @@ def draw_fields(case: Case, folder: Path) -> Path:
     return path
 
 
+def draw_vorticity(case: Case, folder: Path) -> Path:
+    path = folder / f"vorticity_{case.name}.png"
+    rows = _early_middle_last(case)
+    truth, prediction, options = _as_vorticity(case)
+    triptych(truth[rows], prediction[rows], times=case.time[rows], path=path, **options)
+    return path
+
+
+def draw_series(case: Case, folder: Path) -> Path:
+    path = folder / f"series_{case.name}.png"
+    solver, truth, prediction = (case.series.get(source, {}) for source in SOURCES)
+    words = {"units": case.series_units, "how": FROM_FIELDS.get(case.problem, "from the fields"), "title": case.title}
+    series_over_time(case.time, solver, truth=truth, prediction=prediction, path=path, **words)
+    return path
+
+
 def draw_animation(case: Case, folder: Path) -> Path:
-    truth, prediction, options = _in_a_plane(case)
+    truth, prediction, options = (_as_vorticity if _swirls(case) else _in_a_plane)(case)
+    if _swirls(case):
+        options["size"] = 3.4
     return animate_rollout(truth, prediction, times=case.time, path=folder / f"rollout_{case.name}.gif", **options)
 
 
@@ -120,7 +143,14 @@ def pictures_of(case: Case, animate: bool) -> tuple[Picture, ...]:
         if each not in velocity_only or (case.field == "velocity" and case.truth.shape[1] == case.dim == 2)
     )
     animation = (draw_animation,) if animate and case.dim > 1 else ()
-    return (*animation, *BY_DIMENSION[case.dim], *extra)
+    swirl = (draw_vorticity,) if _swirls(case) else ()
+    known = any(np.isfinite(values).any() for own in case.series.values() for values in own.values())
+    series = (draw_series,) if known else ()
+    return (*animation, *BY_DIMENSION[case.dim], *swirl, *extra, *series)
+
+
+def _swirls(case: Case) -> bool:
+    return has_vorticity(case.problem, case.field, case.truth)
 
 
 def _early_middle_last(case: Case) -> list[int]:
@@ -145,7 +175,15 @@ def _in_a_plane(case: Case) -> tuple[Any, Any, dict[str, Any]]:
     title = case.title + (", plane through the middle of z" if case.dim == 3 else "")
     labels = {"unit": case.unit, "name": case.label, "title": title}
     box = {"width": case.lengths[0], "height": case.lengths[1], "origin": case.origin[:2]}
-    return truth, prediction, {**labels, **box}
+    return truth, prediction, {**labels, **box, "fluid": case.fluid, "look": look_of(case.problem, case.field)}
+
+
+def _as_vorticity(case: Case) -> tuple[Any, Any, dict[str, Any]]:
+    """As ``_in_a_plane``, of the vorticity of a velocity."""
+    truth, prediction, options = _in_a_plane(case)
+    box = {"width": case.lengths[0], "height": case.lengths[1], "fluid": case.fluid}
+    (truth, named), (prediction, _) = (as_vorticity(each, case.unit, **box) for each in (truth, prediction))
+    return truth, prediction, {**options, **named}
 
 
 def _profile(case: Case, path: Path) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import ArrayLike
 from PIL import Image
+
+from sciml.plotting import style
 
 GREYS = 32
 """Colours that are kept for lettering, ticks and grey points."""
@@ -16,7 +17,7 @@ GREYS = 32
 def colours_of_maps(*colour_maps: str) -> np.ndarray:
     """Colours ``(n, 3)`` of colour maps, evenly from end to end, as many as a palette has room for."""
     share = (256 - GREYS) // len(colour_maps)
-    return np.concatenate([matplotlib.colormaps[name](np.linspace(0, 1, share))[:, :3] for name in colour_maps])
+    return np.concatenate([style.colour_map(name)(np.linspace(0, 1, share))[:, :3] for name in colour_maps])
 
 
 def palette_of(colours: ArrayLike) -> Image.Image:

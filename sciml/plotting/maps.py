@@ -12,6 +12,7 @@ from sciml.errors import DataError
 from sciml.plotting import style
 from sciml.plotting.panels import colours_of, draw, make_panels, per_cent, positive_scale, scale_of
 from sciml.plotting.sheet import Box, make_box, make_sheet
+from sciml.plotting.solids import blanked
 
 
 def field_map(
@@ -23,6 +24,7 @@ def field_map(
     height: float,
     origin: Sequence[float] = (0.0, 0.0),
     points: ArrayLike | None = None,
+    fluid: ArrayLike | None = None,
     labels: Sequence[str] = (),
     input_name: str = "input",
     input_unit: str = "",
@@ -36,15 +38,16 @@ def field_map(
 
     ``inputs`` is a scalar ``(cases, nx, ny)``; ``truth`` and ``prediction`` are as in ``triptych``, cases in place of
     frames. ``points (cases, N, 2)``, in the unit of the box, mark where the input was observed. ``labels`` name the
-    cases. A positive input whose values lie decades apart gets a
-    logarithmic scale.
+    cases. ``fluid (cases, nx, ny)`` is 0 in bodies, which are drawn as such. A positive input whose values lie decades
+    apart gets a logarithmic scale.
 
     Returns the figure, written to ``path`` when given. Raises DataError for shapes that do not fit.
     """
     given = np.asarray(inputs, dtype=np.float64)
-    panels = make_panels(truth, prediction)
+    panels = make_panels(truth, prediction, fluid)
     if given.shape != panels.truth.shape:
         raise DataError(f"the input has shape {given.shape}; expected {panels.truth.shape}, as the truth")
+    given = blanked(given, panels.fluid)
     marks = None if points is None else np.asarray(points, dtype=np.float64)
     if marks is not None and (marks.ndim != 3 or len(marks) != len(given) or marks.shape[2] != 2):
         raise DataError(f"points have shape {marks.shape}; expected ({len(given)}, N, 2)")
@@ -54,12 +57,13 @@ def field_map(
     with style.style():
         sheet = make_sheet([box] * len(given), (1, 2, 1), 2.1, bool(title))
         for row, axes in enumerate(sheet.axes):
-            source = draw(axes[0], given[row], box, limits, colours_of(limits), log=log is not None)
+            cells = panels.fluid_in(row)
+            source = draw(axes[0], given[row], box, limits, colours_of(limits), log=log is not None, fluid=cells)
             if marks is not None:
                 _mark(axes[0], marks[row] * (box.width / width), box)
             for axis, image in zip(axes[1:3], (panels.truth[row], panels.prediction[row]), strict=True):
-                main = draw(axis, image, box, panels.limits, panels.colour_map)
-            error = draw(axes[3], panels.error[row], box, panels.error_limits, panels.error_map)
+                main = draw(axis, image, box, panels.limits, panels.colour_map, fluid=cells)
+            error = draw(axes[3], panels.error[row], box, panels.error_limits, panels.error_map, fluid=cells)
             note = labels[row] if row < len(labels) else ""
             error_head = f"{'error, ' if row == 0 or sheet.stacked else ''}rel. L2 {per_cent(panels.relative_l2[row])}"
             sheet.label_row(row, ("input", "truth", "prediction", error_head), note, every=(3,))

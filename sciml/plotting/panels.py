@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
@@ -14,7 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sciml.errors import DataError
 from sciml.plotting import style
+from sciml.plotting.looks import PLAIN, Look
 from sciml.plotting.sheet import STACKED_FROM, Box
+from sciml.plotting.solids import Mask, blanked, draw_solids, fluid_cells
 
 Array = NDArray[np.float64]
 Limits = tuple[float, float]
@@ -34,10 +35,13 @@ class Panels:
     error_limits: Limits
     signed: bool
     """A scalar, whose error has a sign; otherwise a vector, of which the magnitude is shown."""
+    fluid: Mask | None = None
+    """Cells ``(nx, ny)``, or ``(frames, nx, ny)``, that are not solid; None where all are fluid."""
+    look: Look = PLAIN
 
     @property
     def colour_map(self) -> str:
-        return colours_of(self.limits)
+        return self.look.colours or colours_of(self.limits)
 
     @property
     def error_map(self) -> str:
@@ -52,12 +56,16 @@ class Panels:
     def error_extend(self) -> str:
         return extend_of(self.error, self.error_limits)
 
+    def fluid_in(self, frame: int) -> Mask | None:
+        """The cells ``(nx, ny)`` of one image that are not solid."""
+        return self.fluid[frame] if self.fluid is not None and self.fluid.ndim == 3 else self.fluid
+
     @property
     def error_name(self) -> str:
         return "prediction − truth" if self.signed else "|prediction − truth|"
 
 
-def make_panels(truth: ArrayLike, prediction: ArrayLike) -> Panels:
+def make_panels(truth: ArrayLike, prediction: ArrayLike, fluid: ArrayLike | None = None, look: Look = PLAIN) -> Panels:
     """Images of a scalar ``(frames, nx, ny)`` or a vector ``(frames, components, nx, ny)``, of which the
     magnitude is shown.
 
@@ -65,7 +73,8 @@ def make_panels(truth: ArrayLike, prediction: ArrayLike) -> Panels:
     saturates and the colour bar gets an arrow. Scalars of both signs get a scale symmetric about zero. The
     error of a vector is the magnitude of the difference vector (not the difference of magnitudes, which
     misses a wrong direction). Its scale runs to its own largest value, at most to the span of the truth.
-    Not-finite values are left grey.
+    Not-finite values are left grey. Where ``fluid``, ``(nx, ny)`` or one for each frame, is 0, there is a body: its
+    cells count in no scale and no error, and are not a number in the images. ``look`` says where colours end.
 
     Raises:
         DataError: shapes differ, have the wrong number of axes, or the truth holds no finite value.
@@ -75,6 +84,11 @@ def make_panels(truth: ArrayLike, prediction: ArrayLike) -> Panels:
         raise DataError(
             f"truth {t.shape} and prediction {p.shape} must both be (frames, nx, ny) or (frames, components, nx, ny)"
         )
+    shape = t.shape[-2:] if fluid is None or np.ndim(fluid) == 2 else (len(t), *t.shape[-2:])
+    cells = fluid_cells(fluid, shape)
+    if cells is not None:
+        inside = cells[:, None] if cells.ndim == 3 and t.ndim == 4 else cells
+        t, p = np.where(inside, t, 0.0), np.where(inside, p, 0.0)
     axes = tuple(range(1, t.ndim))
     # A prediction that blew up may overflow when squared: infinite is the right answer then.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -84,10 +98,26 @@ def make_panels(truth: ArrayLike, prediction: ArrayLike) -> Panels:
         signed = t.ndim == 3
         if not signed:
             t, p, difference = (np.sqrt(np.sum(a**2, axis=1)) for a in (t, p, difference))
-    low, high = scale_of(t, "truth")
-    size = np.abs(difference[np.isfinite(difference)])
+    t, p, difference = (blanked(a, cells) for a in (t, p, difference))
+    low, high = limits_of(t, look, "truth")
+    size = np.abs(within(difference[np.isfinite(difference)], look.quantile))
     top = min(float(size.max()) if size.size else 0.0, high - low) or 1e-12 * (high - low)
-    return Panels(t, p, difference, relative, (low, high), (-top if signed else 0.0, top), signed)
+    return Panels(t, p, difference, relative, (low, high), (-top if signed else 0.0, top), signed, cells, look)
+
+
+def within(values: Array, quantile: float) -> Array:
+    """``values`` cut to the given quantile of their sizes, so that the few largest do not set a scale."""
+    finite = values[np.isfinite(values)]
+    if quantile == 1 or finite.size == 0:
+        return values
+    top = float(np.quantile(np.abs(finite), quantile))
+    return np.clip(values, -top, top) if top > 0 else values
+
+
+def limits_of(values: Array, look: Look, what: str = "field") -> Limits:
+    """The ends of the colours of an array that is drawn with a look. Raises DataError when nothing is finite."""
+    found = scale_of(within(values, look.quantile), what)
+    return look.limits or found
 
 
 def scale_of(values: Array, what: str = "field") -> Limits:
@@ -154,12 +184,21 @@ def drawable(image: Array, limits: Limits) -> np.ma.MaskedArray:
     return np.ma.clip(np.ma.masked_invalid(image), limits[0] - span, limits[1] + span)
 
 
-def draw(axes: Axes, image: Array, box: Box, limits: Limits, colours: str, log: bool = False) -> AxesImage:
-    """One ``(nx, ny)`` array in its box: x to the right, y up, sides in their true proportion."""
-    cmap = matplotlib.colormaps[colours].with_extremes(bad=style.NOT_FINITE)
+def draw(
+    axes: Axes,
+    image: Array,
+    box: Box,
+    limits: Limits,
+    colours: str,
+    log: bool = False,
+    fluid: Mask | None = None,
+) -> AxesImage:
+    """One ``(nx, ny)`` array in its box: x to the right, y up, sides in their true proportion; bodies are over it."""
+    cmap = style.colour_map(colours).with_extremes(bad=style.NOT_FINITE)
     norm = LogNorm(*limits) if log else Normalize(*limits)
     values = np.ma.masked_invalid(image.T) if log else drawable(image.T, limits)
     shown = axes.imshow(values, origin="lower", extent=box.extent, norm=norm, cmap=cmap, aspect="equal")
+    draw_solids(axes, fluid, box)
     largest = max(box.width, box.height)
     long = 8 if box.width >= STACKED_FROM * box.height else 4
     for axis, side in ((axes.xaxis, box.width), (axes.yaxis, box.height)):

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciml.errors import DataError
+from sciml.plotting.extras import Arrays, check_extras, series_of
 
-Arrays = Mapping[str, NDArray[Any]]
 REQUIRED = ("truth", "prediction", "time")
 OLD_UNITS = {"velocity": "m/s", "pressure": "Pa"}
 """Of files that name none: they were written for the cavity only."""
-SHOWN: Mapping[str, Sequence[str]] = {"gray_scott": ("species_b",)}
+SHOWN: Mapping[str, Sequence[str]] = {
+    "dam": ("volume_fraction",),
+    "gray_scott": ("species_b",),
+    "two_phase_tube": ("volume_fraction",),
+}
 """Problem -> the fields that are shown first, where it is neither the velocity nor the first field."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A held-out case; ``truth``, ``prediction``: ``(frames, components, *grid)`` of the field that is shown."""
+    """A held-out case; ``truth``, ``prediction``: ``(frames, components, *grid)`` of the field that is shown.
+
+    ``fluid (nx, ny)``: 0 in bodies, None without any (and outside two dimensions). ``series``: "solver" (the solver's
+    own), "truth" and "prediction" (from the fields) -> name -> ``(frames,)``; ``series_units``: name -> unit.
+    """
 
     name: str
     title: str
@@ -35,6 +43,9 @@ class Case:
     origin: tuple[float, ...]
     reynolds: float | None
     lid_velocity: float | None
+    fluid: NDArray[Any] | None = None
+    series: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+    series_units: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:
@@ -91,6 +102,7 @@ def read_predictions(path: Path) -> dict[str, NDArray[Any]]:
     if kind_of(arrays) not in ("step", "map", "trajectory"):
         raise DataError(f"{path.name}: kind is {kind_of(arrays)!r}; expected 'trajectory', 'step' or 'map'")
     _check_map(arrays, path.name)
+    check_extras(arrays, path.name)
     fields_of(arrays)
     return arrays
 
@@ -143,24 +155,27 @@ def fields_of(arrays: Arrays) -> list[Field]:
     ]
 
 
+def preferred(names: Sequence[str], problem: str) -> str:
+    """The field that the pictures show: what is preferred for the problem, the velocity, or the first."""
+    return next((name for name in (*SHOWN.get(problem, ()), "velocity") if name in names), names[0])
+
+
 def shown_field(fields: Sequence[Field], problem: str) -> Field:
-    """The field that the pictures show: the velocity, what is preferred for the problem, or the first."""
-    by_name = {field.name: field for field in fields}
-    for name in ("velocity", *SHOWN.get(problem, ())):
-        if name in by_name:
-            return by_name[name]
-    return fields[0]
+    """The ``preferred`` field."""
+    by_name = {each.name: each for each in fields}
+    return by_name[preferred(list(by_name), problem)]
 
 
 def cases_of(arrays: Arrays) -> Iterator[Case]:
     """The cases of a checked file, in its order."""
     truth, problem = arrays["truth"], problem_of(arrays)
-    field = shown_field(fields_of(arrays), problem)
+    shown = shown_field(fields_of(arrays), problem)
     for number in range(len(truth)):
         parameters = _parameters(arrays, number)
         subset = str(arrays["subset"][number]) if "subset" in arrays else ""
         index = int(arrays["case"][number]) if "case" in arrays else number
-        reynolds, words = _reynolds(parameters), [subset, f"test case {index}"]
+        series, units = series_of(arrays, number)
+        reynolds, words = reynolds_of(parameters), [subset, f"test case {index}"]
         if reynolds is not None:
             changing = any(
                 f"parameter_{name}" in arrays and np.ptp(_series(arrays, name, number)) > 0 for name in parameters
@@ -170,15 +185,18 @@ def cases_of(arrays: Arrays) -> Iterator[Case]:
             name="_".join(word for word in (subset, f"case{index}") if word),
             title=", ".join(word for word in words if word),
             problem=problem,
-            field=field.name,
-            unit=field.unit,
-            truth=truth[number][:, field.channels],
-            prediction=arrays["prediction"][number][:, field.channels],
+            field=shown.name,
+            unit=shown.unit,
+            truth=truth[number][:, shown.channels],
+            prediction=arrays["prediction"][number][:, shown.channels],
             time=arrays["time"][number],
             lengths=_lengths(arrays, number, parameters),
             origin=tuple(arrays["origin"].tolist()) if "origin" in arrays else (0.0,) * (truth.ndim - 3),
             reynolds=reynolds,
             lid_velocity=parameters.get("lid_velocity"),
+            fluid=arrays["fluid"][number] if "fluid" in arrays and truth.ndim == 5 else None,
+            series=series,
+            series_units=units,
         )
 
 
@@ -201,10 +219,10 @@ def _parameters(arrays: Arrays, case: int) -> dict[str, float]:
     return {name: float(_series(arrays, name, case)[-1]) for name in names}
 
 
-def _reynolds(parameters: Mapping[str, float]) -> float | None:
-    """``U W rho / mu`` of a lid-driven cavity; None for a case that is not one."""
-    needed = ("lid_velocity", "width", "density", "viscosity")
-    if any(name not in parameters for name in needed):
-        return None
-    speed, width, density, viscosity = (parameters[name] for name in needed)
-    return speed * width * density / viscosity
+def reynolds_of(parameters: Mapping[str, float]) -> float | None:
+    """``U W rho / mu`` of a lid-driven cavity, ``U D rho / mu`` of a cylinder; None for a case that is neither."""
+    for speed, length, times in (("lid_velocity", "width", 1.0), ("inlet_velocity", "radius", 2.0)):
+        if all(name in parameters for name in (speed, length, "density", "viscosity")):
+            inertia = parameters[speed] * times * parameters[length] * parameters["density"]
+            return inertia / parameters["viscosity"]
+    return None

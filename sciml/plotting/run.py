@@ -37,7 +37,9 @@ def run_figures(run_directory: str | Path, progress: Progress | None = None) -> 
     ``predictions.npz`` holds, for n cases, ``truth`` and ``prediction (n, frames, channels, *grid)``, ``time (n,
     frames)``; if it likes ``problem``, ``kind`` ("step", "map", "trajectory"), ``fields`` (their names), ``units`` and
     ``components`` of each, ``lengths (n, dim)`` and ``origin (dim,)`` of the box in metres, ``subset`` and ``case
-    (n,)``, physical parameters ``parameter_<name>``, ``(n,)`` or ``(n, frames)``; and the errors
+    (n,)``, physical parameters ``parameter_<name>``, ``(n,)`` or ``(n, frames)``; ``fluid (n, *grid)``, 0 in bodies;
+    the names ``series`` of numbers of each frame with ``series_units``, and of each ``solver_<name>``, ``truth_<name>``
+    and ``prediction_<name> (n, frames)``, the latter two from the fields; and the errors
     ``rollout_relative_l2``, ``persistence_rollout_relative_l2`` and ``lookup_rollout_relative_l2 (cases, steps)`` of
     all test cases, ``direct_relative_l2`` of one jump to each step. For ``kind`` "map", with one frame: ``input (n,
     channels, *grid)``, ``inputs`` and ``input_units``, ``points (n, N, dim)`` if it learned from points, and the errors

@@ -46,7 +46,7 @@ def _draw(arrays: Arrays, cases: list[Case], members: list[int], subset: str, pa
         labelled: dict[str, Any] = {"name": case.field, "unit": case.unit, "labels": labels, "title": title}
         line_profiles(truth, prediction, length=case.lengths[0], origin=case.origin[0], path=path, **labelled)
         return path
-    points = arrays.get("points")
+    points, fluid = arrays.get("points"), arrays.get("fluid")
     if case.dim == 3:
         inputs, truth, prediction = (mid_plane(values) for values in (inputs, truth, prediction))
         title += ", plane through the middle of z"
@@ -59,6 +59,7 @@ def _draw(arrays: Arrays, cases: list[Case], members: list[int], subset: str, pa
         origin=case.origin[:2],
         # In three dimensions the points lie off the plane.
         points=points[members] if points is not None and case.dim == 2 else None,
+        fluid=fluid[members] if fluid is not None and case.dim == 2 else None,
         labels=labels,
         input_name=str(arrays["inputs"][0]).replace("_", " ") if "inputs" in arrays else "input",
         input_unit=str(arrays["input_units"][0]) if "input_units" in arrays else "",

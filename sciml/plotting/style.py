@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import style as matplotlib_style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -25,6 +26,8 @@ SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 ERROR = "magma"
 NOT_FINITE = "#bdbdbd"
+SOLID = "#8a8a8a"
+LIQUID = "liquid"
 
 DAY = 86400.0
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -53,6 +56,13 @@ _RC = {
     "image.interpolation": "nearest",
     "figure.dpi": 100.0,
 }
+
+
+def colour_map(name: str) -> Colormap:
+    """A colour map of matplotlib, or ``LIQUID``: white to a blue on which black lines are seen."""
+    if name == LIQUID:
+        return LinearSegmentedColormap.from_list(LIQUID, ["#f7fbff", "#c9dff0", "#85bce0", "#559fd3"])
+    return matplotlib.colormaps[name]
 
 
 @contextmanager

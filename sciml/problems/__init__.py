@@ -7,22 +7,28 @@ from sciml.problems.base import Problem
 from sciml.problems.burgers import Burgers
 from sciml.problems.cases import CaseFamily, Parameter, Sample
 from sciml.problems.cavity import Cavity
+from sciml.problems.cylinder import Cylinder
+from sciml.problems.dam import Dam
 from sciml.problems.darcy import Darcy
 from sciml.problems.diffusion_sorption import DiffusionSorption
 from sciml.problems.gray_scott import GrayScott
 from sciml.problems.particles import Goop, Jelly, ParticleProblem, Plasticine, Sand, Water
 from sciml.problems.periodic_flow import PeriodicFlow
 from sciml.problems.tube import Tube
+from sciml.problems.two_phase_tube import TwoPhaseTube
 from sciml.problems.vorticity import Vorticity
 
 PROBLEMS: dict[str, type[Problem]] = {
     "burgers": Burgers,
     "cavity": Cavity,
+    "cylinder": Cylinder,
+    "dam": Dam,
     "darcy": Darcy,
     "diffusion_sorption": DiffusionSorption,
     "gray_scott": GrayScott,
     "periodic_flow": PeriodicFlow,
     "tube": Tube,
+    "two_phase_tube": TwoPhaseTube,
     "vorticity": Vorticity,
 }
 """Fields on a grid."""
@@ -41,6 +47,8 @@ __all__ = [
     "Burgers",
     "CaseFamily",
     "Cavity",
+    "Cylinder",
+    "Dam",
     "Darcy",
     "DiffusionSorption",
     "Goop",
@@ -54,6 +62,7 @@ __all__ = [
     "Sample",
     "Sand",
     "Tube",
+    "TwoPhaseTube",
     "Vorticity",
     "Water",
     "get_problem",

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 SMALLEST_RESOLUTION = 8
 
+FLUID = FieldInfo("fluid", 1, "1", 0)
+"""1 in the cells whose centre is in the fluid, 0 in the solid."""
+SIGNED_DISTANCE = FieldInfo("signed_distance", 1, "m", 0)
+"""Distance of a cell's centre to the obstacle's surface: positive in the fluid, negative in the solid."""
+
 
 class Problem(CaseFamily):
     """Fields, parameters, subsets, scales and the solver of one kind of flow or field.
@@ -29,6 +34,11 @@ class Problem(CaseFamily):
 
     fields: tuple[FieldInfo, ...]
     face_fields: tuple[FaceFieldInfo, ...] = ()
+    geometry_fields: tuple[FieldInfo, ...] = ()
+    """What ``geometry`` gives, constant in time: ``FLUID`` and, where it is known, ``SIGNED_DISTANCE``. Empty: no case
+    has an obstacle in its box."""
+    series: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Numbers of each frame that ``solve`` gives beside the fields, name -> unit: drag, lift."""
     condition_names: ClassVar[tuple[str, ...]] = ()
     lookup_weights: ClassVar[tuple[float, ...]] = ()
     learned: ClassVar[tuple[str, ...]] = ("velocity",)
@@ -109,6 +119,61 @@ class Problem(CaseFamily):
             return {}
         return {info.name: {side: Periodic() for side in kinds} for info in self.fields}
 
+    # ------------------------------------------------------------------------------------------------------ geometry
+
+    def geometry(self, parameters: Mapping[str, Tensor], shape: Sequence[int]) -> dict[str, Tensor]:
+        """Where the fluid is on the grid of ``shape`` cells: each of ``geometry_fields``, ``(B, 1, *shape)`` float32.
+
+        A pure function of the parameters, of which those that change in time play no part: the obstacle does not move.
+        ``fluid`` is 1 in the cells whose centre is in the fluid and 0 in the solid; ``signed_distance`` is metres,
+        positive in the fluid. Every field of a trajectory is 0 in solid cells.
+
+        Raises ``ConfigError`` for a problem without obstacles, and for an obstacle that cannot be.
+        """
+        raise ConfigError(f"problem {self.name!r} has no obstacles: the whole box is fluid")
+
+    @property
+    def geometry_channels(self) -> tuple[str, ...]:
+        """The names of the channels of ``geometry_inputs``."""
+        return tuple(info.name for info in self.geometry_fields)
+
+    def geometry_inputs(self, parameters: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
+        """What operators read of the geometry, dimensionless and of order one: ``(B, len(geometry_channels), *shape)``
+        float32.
+
+        By default the geometry fields, those in metres over ``geometry_length``. Raises as ``geometry``.
+        """
+        found = self.geometry(parameters, shape)
+        column = (-1, *(1,) * (len(shape) + 1))
+        parts = []
+        for info in self.geometry_fields:
+            values = found[info.name]
+            if info.unit == "m":
+                values = values / self.geometry_length(parameters).reshape(column).to(values)
+            parts.append(values)
+        return torch.cat(parts, 1)
+
+    def geometry_length(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The length ``(B,)`` in metres that operators see distances in; by default the box's shortest side."""
+        return self.lengths(parameters).amin(1)
+
+    def fluid_cells(self, parameters: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor | None:
+        """Which cells are in the fluid, ``(B, *shape)`` bool; None where the problem has no obstacles."""
+        if not self.geometry_fields:
+            return None
+        return self.geometry(parameters, shape)[FLUID.name][:, 0] > 0.5
+
+    def diagnose(
+        self, frames: Mapping[str, Tensor], parameters: Mapping[str, Tensor], time: Tensor
+    ) -> dict[str, Tensor]:
+        """Those of ``series`` that can be estimated from fields ``(B, T, components, *grid)`` at ``time (B, T)``
+        seconds, on the grid alone: name -> ``(B, T)`` float64 in the unit of the series.
+
+        What a surrogate's fields are judged by beside the solver's own numbers; ``frames`` holds the learned fields,
+        or more. Parameters are ``(B,)``. By default nothing.
+        """
+        return {}
+
     # ------------------------------------------------------------------------------------------------------ the flow
 
     @abstractmethod
@@ -119,7 +184,8 @@ class Problem(CaseFamily):
         times: Tensor | Sequence[float] | None = None,
         **options: Any,
     ) -> dict[str, Tensor]:
-        """Solve a batch of cases: the trajectory dictionary of ARCHITECTURE.md.
+        """Solve a batch of cases: the trajectory dictionary of ARCHITECTURE.md, with the geometry fields ``(B, 1,
+        *grid)`` and the series ``(B, T)`` of the problem.
 
         Options of every problem: ``dtype`` (float32), ``device`` ("cpu").
         """
@@ -231,6 +297,8 @@ class Problem(CaseFamily):
             problem=self.name,
             fields=self.fields,
             face_fields=self.face_fields,
+            constant_fields=self.geometry_fields,
+            series=self.series,
             parameters={parameter.name: parameter.unit for parameter in self.parameters},
             grid=tuple(resolution),
             n_frames=frames,

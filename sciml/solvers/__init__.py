@@ -6,6 +6,7 @@ from sciml.solvers.incompressible import FlowState, IncompressibleSolver
 from sciml.solvers.mpm import MPMSolver
 from sciml.solvers.stokes import StokesSolver
 from sciml.solvers.super_time_stepping import RungeKuttaLegendre
+from sciml.solvers.two_phase import TwoPhaseSolver, TwoPhaseState
 
 __all__ = [
     "ExponentialSolver",
@@ -14,5 +15,7 @@ __all__ = [
     "MPMSolver",
     "RungeKuttaLegendre",
     "StokesSolver",
+    "TwoPhaseSolver",
+    "TwoPhaseState",
     "solve_darcy",
 ]

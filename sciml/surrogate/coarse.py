@@ -16,14 +16,19 @@ def coarse(surrogate: Surrogate, phase: Sequence[int] | None = None, frames: str
     so that a step is ``temporal`` intervals long; of mode independent it takes one network of ``temporal``. The weights
     are shared with the surrogate, and the constraints act on the coarse grid.
 
-    Raises ``ConfigError`` for another operator, for mode stacked (one network sees all phases) and for a phase that
-    there is not.
+    Raises ``ConfigError`` for another operator, for a problem with obstacles, for mode stacked (one network sees all
+    phases) and for a phase that there is not.
     """
     operator = surrogate.operator
     if not isinstance(operator, NeuralStagger):
         raise ConfigError(
             f"the operator is a {operator.name}, which has no coarse level; a neuralstagger of mode shared or "
             "independent has"
+        )
+    if surrogate.problem.geometry_fields:
+        raise ConfigError(
+            f"problem {surrogate.problem.name!r} has obstacles, which the grid of one phase does not show as the fine "
+            "grid does: use the whole surrogate"
         )
     subtask = operator.subtask(phase, frames)
     grid = None

@@ -82,8 +82,9 @@ def channel_names(
     """Names of the channels that the operator of a surrogate reads, and of those that it predicts.
 
     It reads the history of a step, the inputs of a map (with ``distance``, that to the nearest point, where it reads
-    points), or the constant ``one`` for a map of the parameters alone. A scalar is called by its name, a component of a
-    vector ``velocity_x``; earlier frames end in ``_before1`` (one frame earlier), ``_before2`` ...
+    points), or the constant ``one`` for a map of the parameters alone; after these the ``geometry_channels`` of a
+    problem with obstacles. A scalar is called by its name, a component of a vector ``velocity_x``; earlier frames end
+    in ``_before1`` (one frame earlier), ``_before2`` ...
 
     ``task`` has ``kind``, ``history`` and ``points`` (the section of the training configuration).
     """
@@ -96,10 +97,10 @@ def channel_names(
             for channel in ([name] if sizes[name] == 1 else [f"{name}_{axis}" for axis in "xyz"[: sizes[name]]])
         ]
 
-    predicted = components(fields)
+    predicted, geometry = components(fields), problem.geometry_channels
     if task.kind != "map":
         before = [f"{name}_before{frames}" for frames in range(task.history - 1, 0, -1) for name in predicted]
-        return [*before, *predicted], predicted
+        return [*before, *predicted, *geometry], predicted
     if not inputs:
-        return ["one"], predicted
-    return components(inputs) + ["distance"] * (task.points is not None), predicted
+        return ["one", *geometry], predicted
+    return [*components(inputs), *["distance"] * (task.points is not None), *geometry], predicted

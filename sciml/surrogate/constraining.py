@@ -106,6 +106,7 @@ def problem_context(
         grid=problem.physics_grid(values, grid),
         channels=channel_slices(fields),
         boundaries=problem.conditions_on_sides(values, grid),
+        fluid=problem.fluid_cells(values, grid),
         corners=problem.corners,
         before=before,
         interval=interval,

@@ -124,6 +124,8 @@ def model_card(surrogate: Surrogate) -> str:
         does = f"maps {(read + where) or 'the parameters'} to {names}{on}"
         given = ", points" if surrogate.points else ""
         call = f"fields = surrogate.solve(inputs, parameters{given})   # (batch, {surrogate.channels}, {grid})"
+    geometry = ", ".join(f"`{name}`" for name in surrogate.problem.geometry_channels)
+    obstacles = f"\nIt reads the geometry ({geometry}) too, which follows from the parameters.\n" if geometry else ""
     asked = [p for p in surrogate.problem.parameters if not p.draw]
     obeys = ", ".join(
         f"`{imposed.constraint.name}`" + ("" if imposed.when == "both" else f" ({imposed.when} only)")
@@ -138,7 +140,7 @@ def model_card(surrogate: Surrogate) -> str:
     {call}   in physical units
 
 Parameters: {", ".join(f"`{p.name}` ({p.unit})" for p in asked)}.
-{obeys}
+{obstacles}{obeys}
 ## Range of the training data
 Outside this range the surrogate warns, and its error is unknown.
 

@@ -19,6 +19,7 @@ from sciml.problems.base import Problem, detached
 from sciml.problems.cases import ParameterValues
 from sciml.surrogate.conditions import at_time, check_blocks, observed_ranges, reference_interval
 from sciml.surrogate.constraining import Imposed, check_applies, constraint_context
+from sciml.surrogate.geometry import ZeroInSolid, geometry_of
 from sciml.surrogate.normaliser import Normaliser
 from sciml.surrogate.ranges import OutOfRangeWarning, warn_out_of_range
 
@@ -27,6 +28,9 @@ Fields = Mapping[str, Tensor]
 
 class Surrogate(nn.Module):
     """An operator between physical fields of a problem: one step ahead in time, or a map from some to others.
+
+    Of a problem with obstacles the operator also reads the geometry, which follows from the parameters; what a state
+    holds in solid cells is taken for 0, and predictions are exactly 0 there.
 
     Args:
         operator: network between the channels of ``channel_names(...)``, conditioned on the problem's
@@ -177,8 +181,12 @@ class Surrogate(nn.Module):
         before = state[:, -1].repeat_interleave(count, 0) if self.kind == "step" else None
         context = constraint_context(self, every, tuple(scaled.shape[3:]), before, ahead.flatten())
         column = scale.repeat_interleave(count, 0)
-        imposed = impose(constraints, self.denormalise(scaled.flatten(0, 1), column), context) / column
-        return imposed.unflatten(0, (-1, count)), scale
+        solids = [] if context.fluid is None else [ZeroInSolid()]
+        imposed = impose([*constraints, *solids], self.denormalise(scaled.flatten(0, 1), column), context)
+        # Of several together the last digits are left over: exact zeros again.
+        for constraint in solids:
+            imposed = constraint(imposed, context)
+        return (imposed / column).unflatten(0, (-1, count)), scale
 
     def active_constraints(self) -> list[Constraint]:
         """The constraints that act now: in training, in evaluation, or in both."""
@@ -198,7 +206,13 @@ class Surrogate(nn.Module):
         norm, dim = self.normaliser, self.problem.dim
         scale = self._columns(self.field_scales(parameters).to(state.device), dim)
         mean, std = self._columns(norm.mean, dim), self._columns(norm.std, dim)
+        grid = tuple(state.shape[3:]) if points is None and self.inputs else self._known_grid()
+        geometry = geometry_of(self.problem, parameters, grid, state)
+        if geometry is not None and points is None and self.inputs:
+            state = geometry.masked(state)
         x, scaled = self._standard_input(state, parameters, points)
+        if geometry is not None:
+            x = torch.cat([x, geometry.inputs], 1)
         conditions = None
         if self.problem.condition_names:
             raw = self.conditions(parameters, interval).to(state.device, norm.mean.dtype)
@@ -212,8 +226,10 @@ class Surrogate(nn.Module):
             # Frame k is k + 1 steps away: the output is the mean change of a step.
             ahead = self.operator.stride * torch.arange(1, self.temporal + 1, dtype=scaled.dtype, device=scaled.device)
             step = self._columns(norm.increment_std, dim) * self._columns(ahead, dim + 1)
-            return scaled[:, -1:] + output * step, scale
-        return output * std + mean, scale
+            made = scaled[:, -1:] + output * step
+        else:
+            made = output * std + mean
+        return made if geometry is None else geometry.masked(made), scale
 
     def conditions(self, parameters: Mapping[str, Tensor], interval: Tensor) -> Tensor:
         """The dimensionless numbers ``(B, P)`` that the operator is conditioned on, before they are standardised.

@@ -188,7 +188,7 @@ def check_steady(parameters: dict[str, Tensor], intervals: Tensor, temporal: int
 def _describe_steps(config: TrainConfig, problem: Problem, part: Part, temporal: int) -> Description:
     fields = config.data.fields
     cases = trajectories(part, fields)
-    found = field_statistics(part.files, fields, part.cases, _scaled(problem, fields))
+    found = field_statistics(part.files, fields, part.cases, _scaled(problem, fields), cells=_cells(problem, part))
     if temporal > 1:
         check_steady(cases.parameters, cases.time.diff(dim=1), temporal)
     statistics = {"mean": found.mean, "std": found.std, "increment_std": found.increment_std}
@@ -203,12 +203,14 @@ def _pair_increments(problem: Problem, fields: list[str], part: Part) -> list[fl
     With T frames ``x_i`` of mean m: the sum of ``(x_j - x_i)^2`` over the pairs is ``T sum (x_i - m)^2``, that of
     ``x_j - x_i`` is ``sum (2 i - T + 1) x_i``. One case in memory at a time.
     """
-    source, transform = Collection(part.files), _scaled(problem, fields)
+    source, transform, cells = Collection(part.files), _scaled(problem, fields), _cells(problem, part)
     channels = [c for name in fields for c in range(source.info.n_channels)[source.info.channels(name)]]
     count, total, squares = 0, torch.zeros(len(channels)).double(), torch.zeros(len(channels)).double()
     for case, file, local in zip(part.cases, *source.locate(part.cases), strict=True):
         state = source.files[file].state([local])[:, :, channels].double()
         frames = transform(state, source.parameters([case]))[0].flatten(2)
+        if cells is not None:
+            frames = frames[:, :, cells(source.parameters([case]))[0].flatten()]
         n = len(frames)
         order = 2 * torch.arange(n, dtype=torch.float64) - n + 1
         count += n * (n - 1) // 2 * frames.shape[2]
@@ -222,10 +224,12 @@ def _describe_map(config: TrainConfig, problem: Problem, part: Part) -> Descript
     pairs = MapCases(part, config.data.inputs, config.data.fields).all()
     scales = problem.scales(pairs.parameters)
     statistics: dict[str, Any] = {}
+    fluid = problem.fluid_cells(pairs.parameters, tuple(pairs.target.shape[2:]))
     for prefix, values, names in (("", pairs.target, config.data.fields), ("input_", pairs.input, config.data.inputs)):
         if names:
             scale = torch.cat([scales[name] for name in names], -1)
             scaled = (values.double().flatten(2) / scale[..., None]).transpose(0, 1).flatten(1)
+            scaled = scaled if fluid is None else scaled[:, fluid.flatten()]
             statistics[f"{prefix}mean"] = scaled.mean(1).tolist()
             statistics[f"{prefix}std"] = _positive(scaled.std(1)).tolist()
     statistics["increment_std"] = [1.0] * len(statistics["mean"])
@@ -246,6 +250,21 @@ def _scaled(problem: Problem, fields: list[str]) -> Callable[..., Tensor]:
         return state / scale.reshape(*scale.shape, *(1,) * (state.ndim - 3))
 
     return transform
+
+
+def _cells(problem: Problem, part: Part) -> Callable[[dict[str, Tensor]], Tensor] | None:
+    """The ``cells`` of ``field_statistics``: those in the fluid; None for a problem without obstacles."""
+    if not problem.geometry_fields:
+        return None
+    grid = Collection(part.files).info.grid
+
+    def cells(parameters: dict[str, Tensor]) -> Tensor:
+        now = {name: value[:, 0] if value.ndim == 2 else value for name, value in parameters.items()}
+        fluid = problem.fluid_cells(now, grid)
+        assert fluid is not None
+        return fluid
+
+    return cells
 
 
 def _positive(std: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -217,12 +217,15 @@ def gather(windows: TrajectoryWindows, indices: Sequence[int]) -> Batch:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Whole trajectories of a part: ``state (N, T, C, *grid)``, ``parameters`` name -> (N, T - 1), ``time (N, T)``."""
+    """Whole trajectories of a part: ``state (N, T, C, *grid)``, ``parameters`` name -> (N, T - 1), ``time (N, T)``, and
+    the files' ``series`` name -> (N, T).
+    """
 
     state: Tensor
     parameters: dict[str, Tensor]
     time: Tensor
     subsets: tuple[str, ...]
+    series: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -293,7 +296,15 @@ def trajectories(part: Part, fields: Sequence[str]) -> Trajectories:
         {name: torch.cat([batch.parameters[name] for batch in batches]) for name in batches[0].parameters},
         torch.cat([batch.time for batch in batches]),
         part.subsets,
+        _series(pieces),
     )
+
+
+def _series(pieces: Sequence[Part]) -> dict[str, Tensor]:
+    """The series of all cases, of those names that every file has."""
+    files = [(DatasetFile(piece.files[0]), piece.cases) for piece in pieces]
+    shared = [name for name in files[0][0].info.series if all(name in file.info.series for file, _ in files)]
+    return {name: torch.cat([file.series(name, cases) for file, cases in files]) for name in shared}
 
 
 def _generated(

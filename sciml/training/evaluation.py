@@ -23,7 +23,7 @@ from sciml import metrics
 from sciml.errors import DataError
 from sciml.surrogate import Surrogate, at_time
 from sciml.surrogate.conditions import check_blocks
-from sciml.training import obedience
+from sciml.training import obedience, series_evaluation
 from sciml.training.data import Trajectories
 
 CHUNK = 16
@@ -207,31 +207,40 @@ class Scores:
         return found
 
 
-def score(predictions: Predictions, target: Tensor, groups: Sequence[int] | None = None) -> Scores:
-    """Errors of predictions against the true frames ``(N, T, C, *grid)``; ``groups``: channels of each field."""
+def score(
+    predictions: Predictions, target: Tensor, groups: Sequence[int] | None = None, fluid: Tensor | None = None
+) -> Scores:
+    """Errors of predictions against the true frames ``(N, T, C, *grid)``; ``groups``: channels of each field;
+    ``fluid (N, *grid)``: the cells that count.
+    """
     groups = [target.shape[2]] if groups is None else groups
     direct = None
     if predictions.direct is not None:
         frames = predictions.direct.frames
         direct = JumpScores(
-            metrics.relative_l2(frames, target),
-            relative_l1(frames[:, -1:], target[:, -1:], groups)[:, 0],
+            metrics.relative_l2(frames, target, fluid),
+            relative_l1(frames[:, -1:], target[:, -1:], groups, fluid)[:, 0],
             predictions.direct.steady,
         )
     return Scores(
-        nmse=metrics.nmse(predictions.one_step, target),
-        vrmse=metrics.vrmse(predictions.one_step, target).mean(2),
-        relative_l2=metrics.relative_l2(predictions.rollout, target),
-        one_step_l1=relative_l1(predictions.one_step, target, groups),
-        last_l1=relative_l1(predictions.rollout[:, -1:], target[:, -1:], groups)[:, 0],
+        nmse=metrics.nmse(predictions.one_step, target, fluid),
+        vrmse=metrics.vrmse(predictions.one_step, target, fluid).mean(2),
+        relative_l2=metrics.relative_l2(predictions.rollout, target, fluid),
+        one_step_l1=relative_l1(predictions.one_step, target, groups, fluid),
+        last_l1=relative_l1(predictions.rollout[:, -1:], target[:, -1:], groups, fluid)[:, 0],
         direct=direct,
     )
 
 
-def relative_l1(prediction: Tensor, target: Tensor, groups: Sequence[int]) -> Tensor:
+def fluid_of(surrogate: Surrogate, data: Trajectories) -> Tensor | None:
+    """The cells ``(N, *grid)`` bool that are in the fluid of each case; None for a problem without obstacles."""
+    return surrogate.problem.fluid_cells(at_time(data.parameters, 0, 1), tuple(data.state.shape[3:]))
+
+
+def relative_l1(prediction: Tensor, target: Tensor, groups: Sequence[int], fluid: Tensor | None = None) -> Tensor:
     """``metrics.relative_l1`` of each field, ``(N, T, fields)``."""
     pairs = zip(prediction.split(list(groups), 2), target.split(list(groups), 2), strict=True)
-    return torch.stack([metrics.relative_l1(p, y) for p, y in pairs], 2)
+    return torch.stack([metrics.relative_l1(p, y, fluid) for p, y in pairs], 2)
 
 
 def mean_of_medians(errors: Tensor) -> float:
@@ -239,7 +248,9 @@ def mean_of_medians(errors: Tensor) -> float:
     return float(np.median(errors.numpy(), axis=0).mean())
 
 
-def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> dict[str, dict[str, Any]]:
+def field_errors(
+    surrogate: Surrogate, prediction: Tensor, target: Tensor, fluid: Tensor | None = None
+) -> dict[str, dict[str, Any]]:
     """Every measure of ``sciml.metrics`` for each field by itself: over everything, and ``<measure>_per_step``.
 
     Means over cases and components; of ``max_error`` the largest.
@@ -250,7 +261,7 @@ def field_errors(surrogate: Surrogate, prediction: Tensor, target: Tensor) -> di
         channels = slice(start, start + field.components)
         start += field.components
         errors[name] = {}
-        for key, value in metrics.all_metrics(prediction[:, :, channels], target[:, :, channels]).items():
+        for key, value in metrics.all_metrics(prediction[:, :, channels], target[:, :, channels], fluid).items():
             by_step = value.transpose(0, 1).flatten(1)
             by_step = by_step.amax(1) if key == "max_error" else by_step.mean(1)
             errors[name][key] = float(by_step.max() if key == "max_error" else by_step.mean())
@@ -274,7 +285,7 @@ def divergence(surrogate: Surrogate, frames: Tensor, data: Trajectories) -> floa
     now = at_time(data.parameters, 0, 1)
     coordinates = surrogate.problem.coordinates(now, velocity.shape[3:])
     spacing = torch.stack([centres[:, 1] - centres[:, 0] for centres in coordinates.values()], 1)
-    return float(metrics.relative_divergence(velocity, spacing).mean())
+    return float(metrics.relative_divergence(velocity, spacing, fluid_of(surrogate, data)).mean())
 
 
 def evaluate(
@@ -289,7 +300,8 @@ def evaluate(
         contenders["lookup_"] = lookup(surrogate, train, data, first)
     target = data.state[:, first:]
     groups = [field.components for field in surrogate.fields.values()]
-    scores = {prefix: score(made, target, groups) for prefix, made in contenders.items()}
+    fluid = fluid_of(surrogate, data)
+    scores = {prefix: score(made, target, groups, fluid) for prefix, made in contenders.items()}
 
     def table(cases: Tensor | slice = slice(None)) -> dict[str, float]:
         return {prefix + key: value for prefix, own in scores.items() for key, value in own.summary(cases).items()}
@@ -303,10 +315,12 @@ def evaluate(
     own = contenders[""]
     summary["constraints"] = obedience.of_steps(surrogate, contenders[""].one_step, contenders[""].rollout, data)
     summary["fields"] = {
-        "one_step": field_errors(surrogate, own.one_step, target),
-        "rollout": field_errors(surrogate, own.rollout, target),
+        "one_step": field_errors(surrogate, own.one_step, target, fluid),
+        "rollout": field_errors(surrogate, own.rollout, target, fluid),
     }
-    if (jumps := direct_errors(own, target)) is not None:
+    if surrogate.problem.series and (told := series_evaluation.report(surrogate, own.rollout, data, first)):
+        summary["series"] = told
+    if (jumps := direct_errors(own, target, fluid)) is not None:
         summary["direct_relative_l2"] = jumps.mean(0).tolist()
         summary["direct_cases"] = len(jumps)
     labels = np.array(data.subsets)
@@ -317,20 +331,22 @@ def evaluate(
     return summary, contenders
 
 
-def direct_errors(predictions: Predictions, target: Tensor) -> Tensor | None:
+def direct_errors(predictions: Predictions, target: Tensor, fluid: Tensor | None = None) -> Tensor | None:
     """Relative L2 ``(cases, frames)`` of direct jumps through the cases where one step can go; None without any."""
     direct = predictions.direct
     if direct is None or not direct.steady.any():
         return None
-    return metrics.relative_l2(direct.frames[direct.steady], target[direct.steady])
+    cells = None if fluid is None else fluid[direct.steady]
+    return metrics.relative_l2(direct.frames[direct.steady], target[direct.steady], cells)
 
 
-def _cases(data: Trajectories, chosen: slice | Tensor) -> Trajectories:
+def _cases(data: Trajectories, chosen: slice | Tensor | list[int]) -> Trajectories:
     return Trajectories(
         data.state[chosen],
         {name: values[chosen] for name, values in data.parameters.items()},
         data.time[chosen],
         (),
+        {name: values[chosen] for name, values in data.series.items()},
     )
 
 
@@ -340,6 +356,11 @@ def _concatenate(pieces: Sequence[Trajectories]) -> Trajectories:
         {name: torch.cat([piece.parameters[name] for piece in pieces]) for name in pieces[0].parameters},
         torch.cat([piece.time for piece in pieces]),
         tuple(label for piece in pieces for label in piece.subsets),
+        {
+            name: torch.cat([piece.series[name] for piece in pieces])
+            for name in pieces[0].series
+            if all(name in piece.series for piece in pieces)
+        },
     )
 
 
@@ -381,6 +402,7 @@ def save_predictions(
     (n, T)``, one ``parameter_<name>`` ``(n,)`` or, where it changes in time, ``(n, T')`` each, ``subset (n,)``;
     ``rollout_relative_l2``, ``persistence_…``, ``lookup_… (cases, steps)``; ``subsets (cases,)``; of a surrogate that
     learned steps of any length ``direct_relative_l2 (cases, steps)`` of the cases whose parameters do not change.
+    Of a problem with obstacles ``fluid (n, *grid)`` bool; of one with series those of ``series_evaluation.arrays``.
     """
     data = _concatenate(parts)
     first = first_target(surrogate)
@@ -398,10 +420,14 @@ def save_predictions(
     for name, values in data.parameters.items():
         constant = bool((values == values[:, :1]).all())
         arrays[f"parameter_{name}"] = (values[chosen, 0] if constant else values[chosen]).numpy()
-    target = data.state[:, first:]
+    target, fluid = data.state[:, first:], fluid_of(surrogate, data)
+    if fluid is not None:
+        arrays["fluid"] = fluid[chosen].numpy()
+    if surrogate.problem.series:
+        arrays |= series_evaluation.arrays(surrogate, contenders[""].rollout[chosen], _cases(data, chosen), first)
     for prefix, made in contenders.items():
-        arrays[f"{prefix}rollout_relative_l2"] = metrics.relative_l2(made.rollout, target).numpy()
-    if (jumps := direct_errors(contenders[""], target)) is not None:
+        arrays[f"{prefix}rollout_relative_l2"] = metrics.relative_l2(made.rollout, target, fluid).numpy()
+    if (jumps := direct_errors(contenders[""], target, fluid)) is not None:
         arrays["direct_relative_l2"] = jumps.numpy()
     np.savez_compressed(path, **arrays)
 

@@ -17,7 +17,7 @@ from sciml.surrogate import Surrogate
 from sciml.training import obedience
 from sciml.training.data import Pairs
 from sciml.training.evaluation import description, few_of_each, field_errors, mean_of_medians, relative_l1
-from sciml.training.tasks import observed
+from sciml.training.tasks import fluid_beside, observed
 
 CHUNK = 64
 """Cases evaluated together."""
@@ -99,13 +99,13 @@ def _scale(surrogate: Surrogate, data: Pairs) -> Tensor:
     return scale.reshape(*scale.shape, *(1,) * (data.target.ndim - 2))
 
 
-def errors(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """NMSE, VRMSE (mean over channels) and relative L2 of each case, ``(N,)``."""
+def errors(prediction: Tensor, target: Tensor, fluid: Tensor | None = None) -> dict[str, Tensor]:
+    """NMSE, VRMSE (mean over channels) and relative L2 of each case, ``(N,)``, over the cells ``fluid (N, *grid)``."""
     p, y = prediction.unsqueeze(1), target.unsqueeze(1)
     return {
-        "nmse": metrics.nmse(p, y)[:, 0],
-        "vrmse": metrics.vrmse(p, y).mean(2)[:, 0],
-        "relative_l2": metrics.relative_l2(p, y)[:, 0],
+        "nmse": metrics.nmse(p, y, fluid)[:, 0],
+        "vrmse": metrics.vrmse(p, y, fluid).mean(2)[:, 0],
+        "relative_l2": metrics.relative_l2(p, y, fluid)[:, 0],
     }
 
 
@@ -129,10 +129,11 @@ def evaluate(
         contenders["mean_"] = training_mean(surrogate, train, data)
         if surrogate.inputs or surrogate.problem.condition_names:
             contenders["lookup_"] = lookup(surrogate, train, data)
-    scores = {prefix: errors(made, data.target) for prefix, made in contenders.items()}
+    fluid = fluid_beside(surrogate, data.parameters, data.target)
+    scores = {prefix: errors(made, data.target, fluid) for prefix, made in contenders.items()}
     groups = [field.components for field in surrogate.fields.values()]
     by_field = {
-        prefix: relative_l1(made.unsqueeze(1), data.target.unsqueeze(1), groups)[:, 0]
+        prefix: relative_l1(made.unsqueeze(1), data.target.unsqueeze(1), groups, fluid)[:, 0]
         for prefix, made in contenders.items()
     }
 
@@ -149,7 +150,7 @@ def evaluate(
         "cases": len(data),
         **table(),
         "constraints": obedience.of_map(surrogate, raw, own, data),
-        "fields": {"map": field_errors(surrogate, own.unsqueeze(1), data.target.unsqueeze(1))},
+        "fields": {"map": field_errors(surrogate, own.unsqueeze(1), data.target.unsqueeze(1), fluid)},
         "per_subset": {
             str(label): {"cases": int((labels == label).sum()), **table(torch.from_numpy(labels == label))}
             for label in np.unique(labels)
@@ -171,7 +172,7 @@ def save_predictions(
     Arrays: those of ``evaluation.description``; ``input (n, Cin, *grid)`` with the names ``inputs`` and
     ``input_units``, ``points (n, N, dim)`` in metres, ``truth``, ``prediction (n, 1, C, *grid)``, ``time (n, 1)``,
     ``parameter_<name> (n,)``, ``subset``, ``case (n,)``; ``relative_l2``, ``mean_relative_l2``,
-    ``lookup_relative_l2 (cases,)``, ``subsets (cases,)``.
+    ``lookup_relative_l2 (cases,)``, ``subsets (cases,)``; of a problem with obstacles ``fluid (n, *grid)`` bool.
     """
     chosen = few_of_each(data.subsets, shown)
     few = select(data, chosen)
@@ -190,6 +191,9 @@ def save_predictions(
     if points is not None:
         arrays["points"] = arrays["origin"] + points[chosen].numpy() * arrays["lengths"][:, None]
     arrays |= {f"parameter_{name}": values.numpy() for name, values in few.parameters.items()}
+    fluid = fluid_beside(surrogate, data.parameters, data.target)
+    if fluid is not None:
+        arrays["fluid"] = fluid[chosen].numpy()
     for prefix, made in contenders.items():
-        arrays[f"{prefix}relative_l2"] = errors(made, data.target)["relative_l2"].numpy()
+        arrays[f"{prefix}relative_l2"] = errors(made, data.target, fluid)["relative_l2"].numpy()
     np.savez_compressed(path, **arrays)

@@ -2,7 +2,8 @@
 
 Every problem keeps a surrogate, with its own units, normaliser and conditions, around a ``ChannelSubset`` of the shared
 operator. Channels and conditions that a problem lacks read zero, which is the mean of what is standardised, and are not
-in its loss. A training step is on one problem; which one is a function of seed and step.
+in its loss; a problem without obstacles reads fluid everywhere. A training step is on one problem; which one is a
+function of seed and step.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from sciml.errors import ConfigError
 from sciml.operators import Operator, create_operator
 from sciml.operators.base import find_operator
 from sciml.problems import get_problem
-from sciml.problems.base import Problem
+from sciml.problems.base import FLUID, Problem
 from sciml.surrogate import Surrogate, channel_names
 from sciml.training.data import Part, Windows
 from sciml.training.fine_tuning import group_rates
 from sciml.training.loop import Source
 from sciml.training.mixture_config import PretrainConfig
 from sciml.training.sampling import step_generator
-from sciml.training.tasks import transition
+from sciml.training.tasks import fluid_beside, transition
 
 _DRAW = 4098
 """The "rank" of the draw of a problem: the largest that ``step_generator`` tells apart, which no process has."""
@@ -150,22 +151,30 @@ class ChannelSubset(nn.Module):
     Args:
         operator: the shared operator. It is not a submodule here: its parameters belong to the mixture, once.
         inputs, outputs, parameters: positions of the problem's channels and conditions among the operator's.
+        ones: positions of channels that read one, not zero, although the problem lacks them.
 
     Shapes: ``x (B, len(inputs), *grid)``, ``parameters (B, len(parameters))``, ``time (B,)`` to
     ``(B, len(outputs), *grid)``.
     """
 
     def __init__(
-        self, operator: Operator, inputs: Sequence[int], outputs: Sequence[int], parameters: Sequence[int] = ()
+        self,
+        operator: Operator,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        parameters: Sequence[int] = (),
+        ones: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self._shared = (operator,)
-        for name, positions in (("inputs", inputs), ("outputs", outputs), ("positions", parameters)):
+        chosen = {"inputs": inputs, "outputs": outputs, "positions": parameters, "ones": ones}
+        for name, positions in chosen.items():
             self.register_buffer(name, torch.tensor(list(positions), dtype=torch.long), persistent=False)
 
     inputs: Tensor
     outputs: Tensor
     positions: Tensor
+    ones: Tensor
     temporal = stride = 1
 
     @property
@@ -181,6 +190,8 @@ class ChannelSubset(nn.Module):
     def forward(self, x: Tensor, *, time: Tensor | None = None, parameters: Tensor | None = None) -> Tensor:
         operator = self.operator
         full = x.new_zeros(x.shape[0], operator.in_channels, *x.shape[2:]).index_copy(1, self.inputs, x)
+        if len(self.ones):
+            full = full.index_fill(1, self.ones, 1.0)
         conditions = None
         if operator.n_parameters:
             conditions = x.new_zeros(x.shape[0], operator.n_parameters)
@@ -196,6 +207,7 @@ def subset_of(operator: Operator, member: Member, union: Union) -> ChannelSubset
         [union.inputs.index(name) for name in member.inputs],
         [union.outputs.index(name) for name in member.outputs],
         [union.parameters.index(name) for name in member.problem.condition_names],
+        [union.inputs.index(FLUID.name)] if FLUID.name in union.inputs and FLUID.name not in member.inputs else (),
     )
 
 
@@ -315,5 +327,7 @@ class Validation:
     def _nmse(surrogate: Surrogate, windows: Windows) -> float:
         stride = math.ceil(len(windows) / VALIDATION_WINDOWS)
         batch = windows.batch(range(0, len(windows), stride)).to(surrogate.normaliser.mean.device)
-        prediction = surrogate(batch.state[:, :1], *transition(batch, 0))
-        return float(metrics.nmse(prediction.unsqueeze(1), batch.state[:, 1:]).mean())
+        parameters, interval = transition(batch, 0)
+        prediction = surrogate(batch.state[:, :1], parameters, interval)
+        fluid = fluid_beside(surrogate, parameters, batch.state)
+        return float(metrics.nmse(prediction.unsqueeze(1), batch.state[:, 1:], fluid).mean())

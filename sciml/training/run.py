@@ -53,7 +53,7 @@ from sciml.training.losses import LOSSES
 from sciml.training.parallel import World, world
 from sciml.training.particles.config import ParticleConfig
 from sciml.training.random_cases import random_cases
-from sciml.training.tasks import PairLoss, UnrolledLoss
+from sciml.training.tasks import PairLoss, UnrolledLoss, fluid_beside
 from sciml.version import __version__
 
 FREE_TO_CHANGE = (
@@ -253,20 +253,22 @@ def _validation(surrogate: Surrogate, part: Part) -> Callable[[Surrogate], dict[
     if surrogate.kind == "map":
         pairs = MapCases(part, list(surrogate.inputs), list(surrogate.fields)).all()
 
+        cells = fluid_beside(surrogate, pairs.parameters, pairs.target)
+
         def judge_map(model: Surrogate) -> dict[str, float]:
-            made = map_evaluation.errors(map_evaluation.predict(model, pairs)[0], pairs.target)
+            made = map_evaluation.errors(map_evaluation.predict(model, pairs)[0], pairs.target, cells)
             return {key: float(value.mean()) for key, value in made.items()}
 
         return judge_map
     cases = trajectories(part, list(surrogate.fields))
-
+    fluid = evaluation.fluid_of(surrogate, cases)
     groups = [field.components for field in surrogate.fields.values()]
     logged = ("nmse", "rollout_mean", "rollout_last", "direct_mean", "direct_last")
 
     def judge_steps(model: Surrogate) -> dict[str, float]:
         target = cases.state[:, evaluation.first_target(model) :]
         made = evaluation.predict(model, cases)
-        found = evaluation.score(made, target, groups).summary()
+        found = evaluation.score(made, target, groups, fluid).summary()
         residuals = obedience.of_steps(model, made.one_step, made.rollout, cases) if model.imposed else []
         return {
             **{key: found[key] for key in logged if key in found},

@@ -5,7 +5,7 @@ between two frames of a trajectory, and maps.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +54,10 @@ class UnrolledLoss(nn.Module):
                 frames, scale = surrogate.predict_frames(window, parameters, interval)
             weight = common_units(scale, groups)
             if scored:
+                cells = _cells(fluid_beside(surrogate, parameters, state))
                 truth = state[:, history + index : history + index + temporal]
                 losses += [
-                    self.loss(made * weight, true / scale * weight, groups)
+                    self.loss(made * weight, true / scale * weight, groups, *cells)
                     for made, true in zip(frames.unbind(1), truth.unbind(1), strict=True)
                 ]
             following = surrogate.denormalise(frames, scale.unsqueeze(1))
@@ -93,7 +94,21 @@ class PairLoss(nn.Module):
         state, points = observed(surrogate, batch.input, generator, shared=True)
         prediction, scale = surrogate.predict(state, batch.parameters, batch.interval, points)
         weight = common_units(scale, groups)
-        return self.loss(prediction * weight, batch.target / scale * weight, groups)
+        cells = _cells(fluid_beside(surrogate, batch.parameters, batch.target))
+        return self.loss(prediction * weight, batch.target / scale * weight, groups, *cells)
+
+
+def fluid_beside(surrogate: Surrogate, parameters: Mapping[str, Tensor], fields: Tensor) -> Tensor | None:
+    """The cells ``(B, *grid)`` that count in ``fields (B, ..., C, *grid)`` of cases with parameters ``(B,)``, on their
+    device; None: all.
+    """
+    fluid = surrogate.problem.fluid_cells(parameters, tuple(fields.shape[-surrogate.problem.dim :]))
+    return None if fluid is None else fluid.to(fields.device)
+
+
+def _cells(fluid: Tensor | None) -> tuple[Tensor, ...]:
+    """The last argument of a loss: a loss of one's own need not know of obstacles where there are none."""
+    return () if fluid is None else (fluid,)
 
 
 def observed(

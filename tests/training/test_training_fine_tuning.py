@@ -212,7 +212,7 @@ def test_channels_have_different_names_and_the_operator_reads_them(name, dim, ta
     sizes = {field.name: field.components for field in problem.fields}
     assert len(outputs) == len(set(outputs)) == sum(sizes[field] for field in config.data.fields)
     read = sum(sizes[field] for field in config.data.inputs or config.data.fields) * config.task.history
-    assert len(inputs) == len(set(inputs)) == read + ("points" in task)
+    assert len(inputs) == len(set(inputs)) == read + ("points" in task) + len(problem.geometry_channels)
 
 
 def test_names_of_channels():

@@ -22,23 +22,32 @@ def channel_mesh(
     radius: float = 0.1,
     h_disc: float | None = None,
     growth: float = 0.2,
+    wake: float | None = None,
 ) -> TriangleMesh:
     """Triangles of the size ``h`` in the rectangle [0, lengths_x] x [0, lengths_y], finer around a disc.
 
     ``centre``: of the disc of ``radius`` that is cut out, or None for none; it becomes the polygon of its points, whose
     edges have the length ``h_disc`` (default h / 3). From there the size grows by ``growth`` a unit of length up to h,
     on rings around the disc. Elsewhere the points are those of equilateral triangles, rows along x; the Delaunay
-    triangulation of all is smoothed. Boundaries: ``inflow`` (x = 0), ``outflow`` (x = lengths_x), ``wall`` (y = 0 and
-    lengths_y) and ``disc``.
+    triangulation of all is smoothed. ``wake``: only up to that distance from the line from the centre to the outflow do
+    triangles have the size h; elsewhere twice that. Boundaries: ``inflow`` (x = 0), ``outflow`` (x = lengths_x),
+    ``wall`` (y = 0 and lengths_y) and ``disc``.
 
-    Raises ``ConfigError`` for sizes that are not positive or too large for the channel, and a disc that is less than
-    its radius from a side.
+    Raises ``ConfigError`` for sizes that are not positive or too large for the channel, a disc that is less than
+    its radius from a side, and a wake that is not positive or without a disc.
     """
     width, height = lengths
     h_disc = h / 3 if h_disc is None else h_disc
     _check_sizes(h, lengths, centre, radius, h_disc, growth)
-    fixed = [_rectangle(h, lengths)]
-    free = _lattice(h, lengths)
+    if wake is None:
+        fixed, free = [_rectangle(h, lengths)], _lattice(h, lengths)
+    elif centre is None or not wake > 0:
+        raise ConfigError(
+            f"wake is {wake} behind a disc at {centre}; expected a positive width and the centre of a disc"
+        )
+    else:
+        side, free = _two_sizes(h, lengths, centre, wake)
+        fixed = [side]
     if centre is not None:
         middle = torch.tensor(centre, dtype=torch.float64)
         room = min(centre[0], width - centre[0], centre[1], height - centre[1])
@@ -92,6 +101,24 @@ def _lattice(h: float, lengths: tuple[float, float]) -> Tensor:
         x = torch.arange(1, nx, dtype=torch.float64) if row % 2 == 0 else torch.arange(nx, dtype=torch.float64) + 0.5
         rows.append(torch.stack([x * step, torch.full_like(x, row * lengths[1] / ny)], 1))
     return torch.cat(rows)
+
+
+def _two_sizes(
+    h: float, lengths: tuple[float, float], centre: tuple[float, float], wake: float
+) -> tuple[Tensor, Tensor]:
+    """Points on the sides and inner points: those of the lattice of size h within ``wake`` of the line behind
+    ``centre``, elsewhere those of every second row that make the lattice of size 2 h."""
+    nx, ny = (2 * max(2, round(n / 2)) for n in (lengths[0] / h, _rows(h, lengths[1])))
+    half, row = torch.meshgrid(torch.arange(2 * nx + 1), torch.arange(ny + 1), indexing="ij")  # x in half steps
+    end, wall = (half == 0) | (half == 2 * nx), (row == 0) | (row == ny)
+    fine = end | torch.where(wall, half % 2 == 0, (half - row) % 2 == 0)
+    inner = (row % 2 == 0) & (half % 2 == 0) & ((half - row) % 4 == 0)
+    coarse = torch.where(end, row % 2 == 0, torch.where(wall, half % 4 == 0, inner))
+    points = torch.stack([half.double() * (lengths[0] / (2 * nx)), row.double() * (lengths[1] / ny)], -1)
+    x, y = (points[..., k] - centre[k] for k in (0, 1))
+    keep = coarse | (fine & (torch.hypot(x.clamp(max=0.0), y) <= wake))
+    on_side = end | wall
+    return points[keep & on_side], points[keep & ~on_side]
 
 
 def _rings(radius: float, first: float, last: float, growth: float, room: float) -> tuple[list[Tensor], float]:

@@ -115,10 +115,11 @@ class TriangleMesh:
             edges = self.boundary_edges[name]
             on[edges.flatten()] = True
             if degree == 2:
-                on[len(self.vertices) + self._numbers_of(edges)] = True
+                on[len(self.vertices) + self.edge_numbers(edges)] = True
         return on.nonzero().flatten()
 
-    def _numbers_of(self, edges: Tensor) -> Tensor:
+    def edge_numbers(self, edges: Tensor) -> Tensor:
+        """Numbers ``(n,)`` in ``edges`` of edges ``(n, 2)`` of the mesh, the lower vertex first."""
         count = len(self.vertices)
         return torch.searchsorted(self.edges[:, 0] * count + self.edges[:, 1], edges[:, 0] * count + edges[:, 1])
 

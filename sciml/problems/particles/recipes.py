@@ -26,7 +26,7 @@ def particle_recipe(problem: str, operator: str | None, dim: int) -> dict[str, A
         "task": {"anchor_every": 4 if problem in FLUIDS else None, "lifetime": 25, "relaxation": 10.0},
         "batch_size": 4,
         "validate_every": 1000,
-        "optimizer": {"learning_rate": 2e-3, "ema": 0.999},
+        "optimizer": {"method": "soap", "learning_rate": 3e-3, "ema": 0.999},
         "budget": {"minutes": 12.0},
         "checkpoint": {"every_steps": 1000},
     }
