@@ -3,6 +3,7 @@
 python examples/gallery.py [problems.png]
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from sciml.problems import PROBLEMS, get_problem
 SHOWN = {
     "burgers": ("pdebench", "velocity"),
     "cavity": ("bc", "velocity"),
+    "cylinder": ("geo", "velocity"),
+    "dam": ("geo", "volume_fraction"),
     "darcy": ("fno", "pressure"),
     "diffusion_sorption": ("soil", "concentration"),
     "gray_scott": ("maze", "species_b"),
     "periodic_flow": ("random", "velocity"),
     "tube": ("bc", "velocity"),
+    "two_phase_tube": ("bc", "volume_fraction"),
     "vorticity": ("kolmogorov", "vorticity"),
 }
 
@@ -42,10 +46,15 @@ def image(name: str) -> tuple[torch.Tensor, list[float], str]:
 
 
 def main(path: Path = Path("problems.png")) -> Path:
-    figure = Figure(figsize=(14, 6.4), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 4).flat, sorted(PROBLEMS), strict=True):
+    figure = Figure(figsize=(14, 9.6), layout="constrained")
+    places = figure.subplots(3, 4).flat
+    for axes, name in itertools.zip_longest(places, sorted(PROBLEMS)):
+        if name is None:
+            axes.remove()
+            continue
         values, box, title = image(name)
-        colours = "RdBu_r" if values.min() < 0 < values.max() else "viridis"
+        signed = values.min() < -1e-6 * values.abs().max() and values.max() > 0
+        colours = "RdBu_r" if signed else "viridis"
         largest = float(values.abs().max()) if colours == "RdBu_r" else None
         limits = {"vmin": -largest, "vmax": largest} if largest else {}
         shown = axes.imshow(values.mT.numpy(), origin="lower", extent=box, aspect="auto", cmap=colours, **limits)

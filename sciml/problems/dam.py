@@ -8,6 +8,7 @@ liquid as high as the inlet stands at it at time 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -18,13 +19,15 @@ from sciml.errors import SolverError
 from sciml.problems import two_phase
 from sciml.problems.bands import BandedProblem
 from sciml.problems.base import FLUID, SIGNED_DISTANCE, as_times, detached
-from sciml.problems.cases import Parameter, ParameterValues
+from sciml.problems.cases import Parameter, ParameterValues, Sample
 from sciml.problems.draws import log_uniform, uniform
 from sciml.problems.recipes import operator_options
 
 LENGTH, HEIGHT, INLET_HEIGHT = 1.5, 0.4, 0.1
 BARRIER_AT, BARRIER_HEIGHT, BARRIER_WIDTH = 0.5, 0.12, 0.05
 """The barrier's side towards the inlet, and the base case's sizes."""
+HEIGHTS, WIDTHS = (0.11, 0.15), (0.02, 0.1)
+"""Of the barriers of the subset ``geo``."""
 RESERVOIR = 0.1
 """Length of the block of liquid at the inlet at time 0."""
 
@@ -78,6 +81,23 @@ class Dam(BandedProblem):
     condition_names = ("log_reynolds", "log_interval", "log_froude", "barrier_height", "barrier_width")
     lookup_weights = (0.5, 1.0, 1.0, 1.0, 1.0)
 
+    def sample(
+        self, n: int, subset: str = "all", seed: int = 0, resolution: int | None = None, frames: int | None = None
+    ) -> Sample:
+        """Draw ``n`` cases of a subset, of ``all`` (these in turn), of a band, or ``outside`` of both.
+
+        Raises ``SolverError`` for a resolution whose cells are wider than the thinnest barrier of the subset.
+        """
+        self.check_subset(n, subset)
+        over = self.grid(resolution)[1]
+        thinnest = BARRIER_WIDTH if subset in ("bc", "prop", "froude_band") else WIDTHS[0]
+        if HEIGHT / over > thinnest * (1 + 1e-9):
+            raise SolverError(
+                f"resolution {over} has cells {HEIGHT / over:.3g} m wide, the thinnest barrier of {subset!r} is "
+                f"{thinnest} m: use a resolution of at least {math.ceil(HEIGHT / thinnest)}"
+            )
+        return super().sample(n, subset, seed, over, frames)
+
     def draw(self, subset: str, generator: torch.Generator, resolution: int) -> dict[str, float]:
         """One case. ``bc``: inlet speed uniform in 0.2..2 m/s; ``prop``: density log-uniform in 10..1000 kg/m^3,
         Reynolds number on the inlet's height log-uniform in 10..2000, which sets the viscosity; ``geo``: height of
@@ -96,8 +116,8 @@ class Dam(BandedProblem):
             case["density"] = log_uniform(generator, 10.0, 1000.0)
             case["viscosity"] = case["density"] * INLET_HEIGHT / log_uniform(generator, *REYNOLDS)
         else:
-            case["barrier_height"] = uniform(generator, 0.11, 0.15)
-            case["barrier_width"] = uniform(generator, 0.02, 0.10)
+            case["barrier_height"] = uniform(generator, *HEIGHTS)
+            case["barrier_width"] = uniform(generator, *WIDTHS)
         return case
 
     def band_value(self, band: str, case: Mapping[str, float]) -> float:

@@ -18,6 +18,9 @@ VALUES = {"Dirichlet": ("value",), "Neumann": ("value",), "Robin": ("a", "b", "v
 DECLARED = {
     "cavity": {"velocity"},
     "tube": {"velocity"},
+    "cylinder": set(),
+    "dam": set(),
+    "two_phase_tube": set(),
     "burgers": {"velocity"},
     "darcy": {"pressure"},
     "diffusion_sorption": {"concentration"},

@@ -97,7 +97,9 @@ def config(file, *more: str):
     words = ["data.cases.train=3", "data.cases.validation=1", "data.cases.test=2", "data.points=30", "data.draws=4"]
     words += ["operator.hidden_channels=8", "operator.latent_channels=8", "operator.n_layers=[1,1]", "task.queries=20"]
     words += ["task.noise=0.05", "task.anchor_every=4", "task.lifetime=6", "task.pool=6", "batch_size=2"]
-    words += ["validate_every=4", "checkpoint.every_steps=4", "budget.steps=12", "device=cpu", *more]
+    words += ["validate_every=4", "checkpoint.every_steps=4", "budget.steps=12", "device=cpu"]
+    # soap's first steps have the size of the learning rate whatever the gradient: they would magnify round-off
+    words += ["optimizer.method=adamw", "optimizer.learning_rate=2e-3", *more]
     return resolve_config("particles", "giorom", None, [f"data.files=[{file}]", *words], {})
 
 

@@ -40,5 +40,5 @@ def _far(triangulation: Triangulation, pairs: Tensor, reach: int) -> Tensor:
         inside &= triangulation.mesh.find(points[receivers] + edge * step)[0] >= 0
     receivers = receivers[inside]
     senders = torch.as_tensor(cKDTree(points.numpy()).query((points[receivers] + reach * step[inside]).numpy())[1])
-    found = torch.stack([senders, receivers], 1)
-    return found[senders != receivers].unique(dim=0)
+    # never the receiver itself: the node at the end of the edge is nearer
+    return torch.stack([senders, receivers], 1).unique(dim=0)
