@@ -288,8 +288,9 @@ class Dam(BandedProblem):
         return {
             "problem": self.name,
             "operator": {"name": name, **operator_options(name, OPERATOR_OPTIONS, self.grid())},
-            "data": {"cases": {"train": 36, "validation": 6, "test": 9}},
-            "task": {"unroll": 2, "unroll_from": 0.8},
+            "data": {"cases": {"train": 48, "validation": 6, "test": 9}},
+            "task": {"unroll": 4, "unroll_from": 0.5},
+            "optimizer": {"method": "soap", "learning_rate": 3e-3},
             "budget": {"minutes": 8.0},
         }
 

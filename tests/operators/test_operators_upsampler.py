@@ -269,6 +269,29 @@ def test_frames_at_once_and_prepared():
     torch.testing.assert_close(upsampler(prepared, frames), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+@torch.no_grad()
+def test_a_held_correction_is_that_of_its_frame_and_exact_for_affine_motion(dim):
+    sparse, points = cloud(dim)
+    upsampler = upsampler_of(dim)
+    anchor = upsampler.prepared(upsampler.anchor(sparse, points))
+    now = bent(sparse)
+    held = upsampler.held(anchor, now)
+    assert held.held and upsampler.held(held, sparse) is held
+    torch.testing.assert_close(upsampler(held, now), upsampler(anchor, now), rtol=0, atol=1e-12)
+    plain = upsampler_of(dim, correction=False)
+    alone = plain(plain.anchor(sparse, points), now)
+    learned = float((upsampler(anchor, now) - alone).abs().max())
+    later = now + 0.02 * (now - sparse)
+    drift = float((upsampler(held, later) - upsampler(anchor, later)).abs().max())
+    assert learned > 1e-4 and drift < 0.3 * learned, "a frame later it is nearly the correction of then"
+    matrix = torch.eye(dim, dtype=torch.float64) + 0.2 * torch.ones(dim, dim, dtype=torch.float64).triu()
+    inside = torch.ones(len(points), dtype=torch.bool)
+    inside[held.clamped] = False
+    torch.testing.assert_close(upsampler(held, sparse @ matrix)[inside], (points @ matrix)[inside], rtol=0, atol=1e-10)
+    assert plain.held(anchor, now) is anchor, "nothing to hold without a network"
+
+
 def test_no_points():
     sparse, points = cloud(2)
     upsampler = upsampler_of(2)

@@ -165,6 +165,20 @@ def test_points_brought_along_follow_a_rigid_motion_exactly():
     assert len(stepped) < 0.5 * len(start)
 
 
+def test_a_held_correction_is_made_anew_every_so_many_frames():
+    """Held for one frame it is the correction of every frame; for three, that of the frames 1 and 4."""
+    model, start = surrogate(), scene(2)
+    torch.nn.init.normal_(model.upsampler.network[-1].weight, std=1.0)
+    stepped = model.choose(start, seed=4)
+    x = start.position[stepped]
+    paths = [x + 0.02 * frame * torch.sin(20 * x.flip(1)) for frame in range(1, 6)]
+    fresh = list(model.upsampled(start, paths, stepped))
+    model.correct_every = 3
+    held = list(model.upsampled(start, paths, stepped))
+    same = [torch.allclose(a, b, rtol=0, atol=1e-6) for a, b in zip(fresh, held, strict=True)]
+    assert same == [True, False, False, True, False]
+
+
 def test_a_dense_rollout_holds_the_stepped_points_and_the_ground():
     model, start = surrogate(), scene(2)
     stepped = model.choose(start, seed=4)

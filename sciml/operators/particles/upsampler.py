@@ -51,6 +51,8 @@ class Anchor:
     """``(G, M)``, invariants of the neighbours' offsets; after ``prepared`` what the first layer makes of them."""
     ready: bool
     """Whether ``geometry`` is that of ``prepared``."""
+    held: bool
+    """Whether ``weights`` contain the correction (``KernelUpsampler.held``)."""
     fade: Tensor
     """``(M,)``, from 0 at a sparse particle to 1: how much of the correction counts."""
     clamped: Tensor
@@ -155,7 +157,7 @@ class KernelUpsampler(Stored):
             "arms": near * (offsets - (near * offsets).sum(1, keepdim=True)),
         }
         kept = {name: value.to(sparse.dtype) for name, value in kept.items()}
-        return Anchor(count=len(sparse), index=index, ready=False, clamped=clamped + start, **kept)
+        return Anchor(count=len(sparse), index=index, ready=False, held=False, clamped=clamped + start, **kept)
 
     def prepared(self, anchor: Anchor) -> Anchor:
         """The same anchor for many frames: the part of the network that sees only the anchor is done once.
@@ -167,6 +169,24 @@ class KernelUpsampler(Stored):
         with torch.no_grad():
             parts = [self._of_geometry(part) for part in anchor.geometry.split(CHUNK, 1)]
         return replace(anchor, geometry=torch.cat(parts, 1), ready=True)
+
+    def held(self, anchor: Anchor, sparse: Tensor) -> Anchor:
+        """The same anchor with the correction of now for the next frames as well: as cheap as moving least squares.
+
+        The bounded numbers t_j change slowly. With them fixed the correction is linear in the positions, so it is added
+        to the weights: w_j + t_j - its affine part. Exact at ``sparse (n, dim)`` itself, and for rotations and affine
+        maps always.
+        """
+        if self.network is None or anchor.held:
+            return anchor
+        total = anchor.index.shape[1]
+        parts = []
+        for k in range(0, max(total, 1), CHUNK):
+            part = slice(k, min(k + CHUNK, total))
+            near = gathered(sparse, anchor.index[:, part])
+            learned, _ = self._learned(anchor, near - near[:, :1], part)
+            parts.append(anchor.weights[:, part] + residuals(learned[None], anchor.basis[:, :, part])[0])
+        return replace(anchor, weights=torch.cat(parts, 1), held=True)
 
     def forward(self, anchor: Anchor, sparse: Tensor) -> Tensor:
         """Positions ``(M, dim)`` of the anchored points from those of the particles ``(n, dim)``.
@@ -200,13 +220,18 @@ class KernelUpsampler(Stored):
         nearest = near[:, 0]
         near = near - nearest[:, None]  # differences of near positions are exact, so float32 keeps its digits
         moved = nearest + (near * anchor.weights[:, part]).sum(1)
-        if self.network is None:
+        if self.network is None or anchor.held:
             return moved
+        learned, beyond = self._learned(anchor, near, part)
+        return moved + (beyond * learned).sum(1)
+
+    def _learned(self, anchor: Anchor, near: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """t_j ``(K, m)`` and r_j ``(dim, K, m)``, from the neighbours relative to the nearest of them."""
         scale = anchor.scale[part]
         beyond = residuals(near, anchor.basis[:, :, part])  # zero for a neighbour that only repeats the nearest
         first = anchor.geometry[:, part] if anchor.ready else self._of_geometry(anchor.geometry[:, part])
         learned = self._of_motion(first, motion_features(near / scale, beyond / scale))
-        return moved + (beyond * learned * (self.bound * anchor.fade[part])).sum(1)
+        return learned * (self.bound * anchor.fade[part]), beyond
 
     def _of_geometry(self, geometry: Tensor) -> Tensor:
         """What the first layer makes of the features of the anchor, ``(hidden, M)``."""
@@ -249,7 +274,7 @@ def gathered(points: Tensor, index: Tensor) -> Tensor:
 
 def _joined(parts: list[Anchor]) -> Anchor:
     """The anchors of consecutive points as one."""
-    together = {"count": parts[0].count, "ready": False}
+    together = {"count": parts[0].count, "ready": False, "held": False}
     names = [field.name for field in fields(Anchor) if field.name not in together]
     return Anchor(**together, **{name: torch.cat([getattr(part, name) for part in parts], -1) for name in names})
 

@@ -80,6 +80,10 @@ class Companions:
         )
         return anchor if torch.is_grad_enabled() else self.upsampler.prepared(anchor)
 
+    def held(self, anchor: Anchor, sparse: Tensor) -> Anchor:
+        """The anchor with the learned correction as it is with the stepped particles at ``sparse (n, d)``."""
+        return self.upsampler.held(anchor, sparse[self.leaders])
+
     def moved(self, anchor: Anchor, sparse: Tensor, dense: Tensor) -> Tensor:
         """All particles ``(N, d)`` once the stepped ones are at ``sparse``; fixed ones stay as in ``dense``."""
         moved = dense.clone()
@@ -87,6 +91,34 @@ class Companions:
         if len(self.followers):
             moved[self.followers] = self.upsampler(anchor, sparse[self.leaders]).to(dense.dtype)
         return moved
+
+
+class Following:
+    """Followers through a rollout: neighbours anew every ``anchor_every`` frames (None: never), the learned correction
+    every ``correct_every``. The particles start at ``sparse (n, d)`` and ``dense (N, d)``.
+    """
+
+    def __init__(
+        self, companions: Companions, sparse: Tensor, dense: Tensor, anchor_every: int | None, correct_every: int
+    ) -> None:
+        self.companions, self.anchor_every, self.correct_every = companions, anchor_every, correct_every
+        self._anchored(sparse, dense)
+
+    def _anchored(self, sparse: Tensor, dense: Tensor) -> None:
+        self.anchor = self.used = self.companions.anchor(sparse, dense)
+        self.age = 0
+
+    def moved(self, sparse: Tensor, dense: Tensor) -> Tensor:
+        """As ``Companions.moved``, one frame further."""
+        if self.correct_every > 1 and self.age % self.correct_every == 0:
+            self.used = self.companions.held(self.anchor, sparse)
+        self.age += 1
+        return self.companions.moved(self.used, sparse, dense)
+
+    def arrived(self, sparse: Tensor, dense: Tensor) -> None:
+        """The particles are at these places now: look for neighbours, if it is time."""
+        if self.age == self.anchor_every:
+            self._anchored(sparse, dense)
 
 
 def _groups(scene: Scene) -> Tensor:

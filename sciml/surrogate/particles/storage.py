@@ -29,6 +29,7 @@ def save(surrogate: ParticleSurrogate, directory: Path | str) -> Path:
         "points": surrogate.points,
         "sampling": surrogate.sampling,
         "anchor_every": surrogate.anchor_every,
+        "correct_every": surrogate.correct_every,
         "upsampler": surrogate.upsampler is not None,
         "statistics": surrogate.normaliser.statistics,
         "ranges": surrogate.ranges,
@@ -54,6 +55,7 @@ def from_config(config: dict[str, Any], directory: Path) -> ParticleSurrogate:
         points=config["points"],
         sampling=config["sampling"],
         anchor_every=config["anchor_every"],
+        correct_every=config.get("correct_every", 1),
         ranges=config["ranges"],
         provenance=config["provenance"],
     )

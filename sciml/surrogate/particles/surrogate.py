@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sciml.errors import DataError, SolverError
 from sciml.operators.particles.graph import check_particles, particle_graph
 from sciml.operators.stored import ParameterGroup
-from sciml.surrogate.particles.companions import Companions, choose
+from sciml.surrogate.particles.companions import Companions, Following, choose
 from sciml.surrogate.particles.normaliser import ParticleNormaliser
 from sciml.surrogate.particles.scene import Scene
 from sciml.surrogate.ranges import warn_out_of_range
@@ -69,6 +69,7 @@ class ParticleSurrogate(nn.Module):
         points: how many particles of a scene are stepped by default; None: all.
         sampling: how they are chosen: ``"farthest"`` or ``"random"``.
         anchor_every: frames after which the points that are not stepped look for their neighbours anew; None: never.
+        correct_every: frames for which the learned correction of these points is held (``KernelUpsampler.held``).
         ranges: least and greatest value of each material parameter in training.
         provenance: what the model card says about the training.
     """
@@ -87,6 +88,7 @@ class ParticleSurrogate(nn.Module):
         points: int | None,
         sampling: str = "farthest",
         anchor_every: int | None = None,
+        correct_every: int = 1,
         ranges: Mapping[str, Sequence[float]] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class ParticleSurrogate(nn.Module):
         self.normaliser = ParticleNormaliser(statistics)
         self.problem_name, self.kinds, self.parameter_units = problem, tuple(kinds), dict(parameters)
         self.points, self.sampling, self.anchor_every = points, sampling, anchor_every
+        self.correct_every = correct_every
         self.ranges = {name: (float(low), float(high)) for name, (low, high) in (ranges or {}).items()}
         self.provenance = dict(provenance or {})
 
@@ -210,8 +213,7 @@ class ParticleSurrogate(nn.Module):
         self.warn(scene)
         sparse, dense = scene.select(stepped), scene.position
         drift = torch.where(scene.fixed[:, None], scene.displacements[-1], 0)
-        companions = self._companions(scene, stepped)
-        anchor = None if companions is None else companions.anchor(sparse.position, dense)
+        following = self._following(scene, stepped)
         for number in range(steps):
             told = dense + drift if prescribed is None else torch.where(scene.fixed[:, None], prescribed[number], dense)
             sparse = self.step(sparse, told[stepped])
@@ -220,12 +222,11 @@ class ParticleSurrogate(nn.Module):
                     f"the rollout has diverged at step {number + 1} of {steps}: positions are no longer finite, as "
                     "happens far from the scenes of the training"
                 )
-            if companions is None or anchor is None:
+            if following is None:
                 dense = sparse.position
             else:
-                dense = self._contained(scene, companions.moved(anchor, sparse.position, told))
-                if self.anchor_every is not None and (number + 1) % self.anchor_every == 0:
-                    anchor = companions.anchor(sparse.position, dense)
+                dense = self._contained(scene, following.moved(sparse.position, told))
+                following.arrived(sparse.position, dense)
             yield Frame(dense, sparse.position)
 
     @torch.no_grad()
@@ -238,23 +239,21 @@ class ParticleSurrogate(nn.Module):
         """
         dense = scene.position
         drift = torch.where(scene.fixed[:, None], scene.displacements[-1], 0)
-        companions = self._companions(scene, stepped)
-        anchor = None if companions is None else companions.anchor(scene.position[stepped], dense)
+        following = self._following(scene, stepped)
         for number, sparse in enumerate(frames):
-            if companions is None or anchor is None:
+            if following is None:
                 yield sparse
                 continue
             told = dense + drift if prescribed is None else torch.where(scene.fixed[:, None], prescribed[number], dense)
-            dense = self._contained(scene, companions.moved(anchor, sparse, told))
-            if self.anchor_every is not None and (number + 1) % self.anchor_every == 0:
-                anchor = companions.anchor(sparse, dense)
+            dense = self._contained(scene, following.moved(sparse, told))
+            following.arrived(sparse, dense)
             yield dense
 
     def choose(self, scene: Scene, seed: int = 0) -> Tensor:
         """The particles that are stepped by default: ``points`` of every scene."""
         return choose(scene, self.points, self.sampling, seed)
 
-    def _companions(self, scene: Scene, stepped: Tensor) -> Companions | None:
+    def _following(self, scene: Scene, stepped: Tensor) -> Following | None:
         if len(stepped) == len(scene):
             return None
         if self.upsampler is None:
@@ -262,7 +261,8 @@ class ParticleSurrogate(nn.Module):
                 f"{len(stepped)} of {len(scene)} particles are to be stepped, but this surrogate was trained without "
                 "an upsampler: step all of them"
             )
-        return Companions(self.upsampler, scene, stepped)
+        start = scene.position[stepped], scene.position
+        return Following(Companions(self.upsampler, scene, stepped), *start, self.anchor_every, self.correct_every)
 
     def _contained(self, scene: Scene, position: Tensor) -> Tensor:
         if scene.bounds is None:

@@ -67,6 +67,7 @@ def build_surrogate(config: ParticleConfig, part: ParticlePart) -> ParticleSurro
         points=config.data.points,
         sampling="random" if config.data.sampling == "random" else "farthest",
         anchor_every=config.task.anchor_every,
+        correct_every=config.task.correct_every,
         ranges=ranges,
         provenance={
             "training cases": len(part),

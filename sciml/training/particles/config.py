@@ -90,6 +90,7 @@ class ParticleTaskConfig(Section):
     anchor_every: int | None = Field(
         None, ge=1, description="frames after which upsampled points look for neighbours anew; default: never"
     )
+    correct_every: int = Field(1, ge=1, description="frames for which their learned correction is held in rollouts")
     upsampler: dict[str, Any] = Field({}, description="constructor arguments of KernelUpsampler")
 
 
