@@ -5,10 +5,9 @@
 A ball of particles, ever more of them. GNS has the published size (10 layers, 128 channels) and steps them all, or the
 sparse points; GIOROM (128 channels, 2 + 2 layers, 2 transformer blocks) steps the sparse points. A step is everything
 from frame to frame: neighbours, graph, network, integration, and the particles that are brought along, which look for
-their neighbours anew every 10 frames ("held": every 20, with the learned correction held for 10; "moving least squares":
-every 20, without the correction). Radii give
-about 18 neighbours in 3D, 15 in 2D. CPU seconds of one thread, mean over the steps of a rollout; weights are untrained,
-which changes nothing of the work.
+their neighbours anew every 10 frames ("held": every 20, with the learned correction held for 10; "moving least
+squares": every 20, without the correction). Radii give about 18 neighbours in 3D, 15 in 2D. CPU seconds of one thread,
+mean over the steps of a rollout; weights are untrained, which changes nothing of the work.
 """
 
 from __future__ import annotations

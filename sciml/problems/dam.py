@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from sciml.problems.base import FLUID, SIGNED_DISTANCE, as_times, detached
 from sciml.problems.cases import Parameter, ParameterValues, Sample
 from sciml.problems.draws import log_uniform, uniform
 from sciml.problems.recipes import operator_options
+
+if TYPE_CHECKING:
+    from sciml.solvers.two_phase.solver import PressureWay
 
 LENGTH, HEIGHT, INLET_HEIGHT = 1.5, 0.4, 0.1
 BARRIER_AT, BARRIER_HEIGHT, BARRIER_WIDTH = 0.5, 0.12, 0.05
@@ -209,7 +212,7 @@ class Dam(BandedProblem):
         resolution: int | Sequence[int] | None = None,
         times: Tensor | Sequence[float] | None = None,
         *,
-        pressure: Literal["direct", "split"] = "direct",
+        pressure: PressureWay = "direct",
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> dict[str, Tensor]:
@@ -223,7 +226,6 @@ class Dam(BandedProblem):
         Raises ``ConfigError`` for bad parameters or times, ``SolverError`` for a barrier or an inlet that does not fit.
         """
         from sciml.physics.vof import rectangle
-        from sciml.solvers.two_phase import TwoPhaseSolver
 
         shape = self.grid(resolution)
         values = detached(self.as_parameters(parameters))
@@ -235,23 +237,19 @@ class Dam(BandedProblem):
         edges = torch.arange(shape[1] + 1, dtype=torch.float64) * spacing[:, 1:]
         # The share of each face that is below the inlet's height carries the speed: exactly U times the height enters.
         share = ((values["inlet_height"].unsqueeze(1) - edges[:, :-1]) / spacing[:, 1:]).clamp(0, 1)
-        solver = TwoPhaseSolver(
+        block = torch.stack([torch.full_like(values["inlet_height"], RESERVOIR), values["inlet_height"]], -1)
+        found = two_phase.solve(
+            values,
+            times,
             lengths,
-            shape,
-            densities=(values["density"], values["gas_density"]),
-            viscosities=(values["viscosity"], values["gas_viscosity"]),
-            gravity=values["gravity"],
-            sides=_sides(share * values["inlet_velocity"].unsqueeze(1), share),
-            solid=geometry["fluid"][:, 0] == 0,
+            rectangle(lengths, shape, torch.zeros_like(block), block),
+            _sides(share * values["inlet_velocity"].unsqueeze(1), share),
+            fluid=geometry["fluid"],
             pressure=pressure,
+            dtype=dtype,
             device=device,
         )
-        block = torch.stack([torch.full_like(values["inlet_height"], RESERVOIR), values["inlet_height"]], -1)
-        fraction = rectangle(lengths, shape, torch.zeros_like(block), block)
-        found = two_phase.march(solver, solver.initial_state(fraction.to(device)), times, geometry["fluid"])
-        series = {name: found.pop(name).double().cpu() for name in ("liquid_volume", "time")}
-        fields = {name: field.to(dtype) for name, field in found.items()}
-        return {**fields, **{name: field.to(device) for name, field in geometry.items()}, **series}
+        return {**found, **{name: field.to(device) for name, field in geometry.items()}}
 
     def diagnose(self, frames: Mapping[str, Tensor], parameters: ParameterValues, time: Tensor) -> dict[str, Tensor]:
         """``liquid_volume (B, T)`` from the volume fraction."""

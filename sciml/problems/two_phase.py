@@ -15,7 +15,8 @@ from sciml.problems.cases import Parameter
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sciml.solvers.two_phase import TwoPhaseSolver, TwoPhaseState
+    from sciml.solvers.two_phase import Side, TwoPhaseState
+    from sciml.solvers.two_phase.solver import PressureWay
 
 SOLVER = "MAC projection, geometric volume of fluid (Weymouth-Yue), density-weighted pressure"
 
@@ -49,24 +50,51 @@ def steady_parameters(values: Mapping[str, Tensor]) -> None:
             raise ConfigError(f"{name} changes in time; a flow with a free surface has one value of each parameter")
 
 
-def march(
-    solver: TwoPhaseSolver, state: TwoPhaseState, times: Tensor, fluid: Tensor | None = None
+def solve(
+    values: Mapping[str, Tensor],
+    times: Tensor,
+    lengths: Tensor,
+    fraction: Tensor,
+    sides: Mapping[str, Side],
+    *,
+    fluid: Tensor | None = None,
+    pressure: PressureWay,
+    dtype: torch.dtype,
+    device: torch.device | str,
 ) -> dict[str, Tensor]:
-    """Advance ``state`` through ``times (B, T)`` and return the trajectory dictionary, with the volume of the liquid in
-    m^3 per metre across the plane as the series ``liquid_volume``.
+    """The trajectory dictionary of liquid and gas, from rest with the volume ``fraction (B, nx, ny)`` at time 0.
 
-    ``fluid (B, 1, nx, ny)``: 0 in solid cells, where fields are set to 0.
+    ``values``: ``density``, ``viscosity`` and those of ``GAS``; ``times (B, T)``; ``lengths (B, 2)``; ``fluid (B, 1,
+    nx, ny)``: 0 in solid cells, where fields are set to 0. Fields have ``dtype``; the volume of the liquid, in m^3 per
+    metre across the plane, is the series ``liquid_volume``. The solver works in float64.
     """
+    from sciml.solvers.two_phase import TwoPhaseSolver
+
+    solver = TwoPhaseSolver(
+        lengths,
+        tuple(fraction.shape[1:]),
+        densities=(values["density"], values["gas_density"]),
+        viscosities=(values["viscosity"], values["gas_viscosity"]),
+        gravity=values["gravity"],
+        sides=sides,
+        solid=None if fluid is None else fluid[:, 0] == 0,
+        pressure=pressure,
+        device=device,
+    )
+    state = solver.initial_state(fraction.to(device))
     frames: dict[str, list[Tensor]] = {}
+    volume = []
     for frame in range(times.shape[1]):
         if frame > 0:
             state = solver.advance(state, times[:, frame] - times[:, frame - 1])
-        for name, values in _frame(solver, state, fluid).items():
-            frames.setdefault(name, []).append(values)
-    return {**{name: torch.stack(values, 1) for name, values in frames.items()}, "time": times}
+        for name, field in _frame(state, fluid).items():
+            frames.setdefault(name, []).append(field.to(dtype))
+        volume.append(solver.volume(state).double().cpu())
+    fields = {name: torch.stack(field, 1) for name, field in frames.items()}
+    return {**fields, "liquid_volume": torch.stack(volume, 1), "time": times}
 
 
-def _frame(solver: TwoPhaseSolver, state: TwoPhaseState, fluid: Tensor | None) -> dict[str, Tensor]:
+def _frame(state: TwoPhaseState, fluid: Tensor | None) -> dict[str, Tensor]:
     u, v = state.velocity
     velocity = torch.stack([0.5 * (u[:, 1:] + u[:, :-1]), 0.5 * (v[:, :, 1:] + v[:, :, :-1])], 1)
     fraction, pressure = state.fraction.unsqueeze(1), state.pressure.unsqueeze(1)
@@ -80,7 +108,6 @@ def _frame(solver: TwoPhaseSolver, state: TwoPhaseState, fluid: Tensor | None) -
         "pressure": pressure,
         "face_velocity_x": u,
         "face_velocity_y": v,
-        "liquid_volume": solver.volume(state),
     }
 
 

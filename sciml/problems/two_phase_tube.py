@@ -6,7 +6,7 @@ The same cases as ``tube``, which is the flow after the channel has filled.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from sciml.problems.cases import ParameterValues
 from sciml.problems.draws import uniform
 from sciml.problems.recipes import operator_options
 from sciml.problems.tube import HEIGHT, Tube
+
+if TYPE_CHECKING:
+    from sciml.solvers.two_phase.solver import PressureWay
 
 OPERATOR_OPTIONS: dict[str, dict[str, Any]] = {
     "unet": {"patch_size": 2, "hidden_channels": [32, 64, 96]},
@@ -67,7 +70,7 @@ class TwoPhaseTube(Tube):
         resolution: int | Sequence[int] | None = None,
         times: Tensor | Sequence[float] | None = None,
         *,
-        pressure: Literal["direct", "split"] = "direct",
+        pressure: PressureWay = "direct",
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> dict[str, Tensor]:
@@ -76,28 +79,24 @@ class TwoPhaseTube(Tube):
         Options and what is returned as of ``Dam.solve``, without geometry. Raises ``ConfigError`` for bad parameters or
         times, ``SolverError`` for a Reynolds number or a length that the grid cannot resolve.
         """
-        from sciml.solvers.two_phase import Inlet, Open, TwoPhaseSolver, Wall
+        from sciml.solvers.two_phase import Inlet, Open, Wall
 
         shape = self.grid(resolution)
         values = detached(self.as_parameters(parameters))
         two_phase.steady_parameters(values)
         times = self.frame_times(values) if times is None else as_times(times, len(values["density"]))
-        self.check_resolved({name: values[name] for name in values}, shape)
+        self.check_resolved(values, shape)
         speed = values["inlet_velocity"].unsqueeze(1).expand(-1, shape[1])
-        solver = TwoPhaseSolver(
+        return two_phase.solve(
+            values,
+            times,
             self.lengths(values),
-            shape,
-            densities=(values["density"], values["gas_density"]),
-            viscosities=(values["viscosity"], values["gas_viscosity"]),
-            gravity=values["gravity"],
-            sides={"x_low": Inlet(speed), "x_high": Open(), "y_low": Wall(), "y_high": Wall()},
+            torch.zeros(len(speed), *shape, dtype=torch.float64),
+            {"x_low": Inlet(speed), "x_high": Open(), "y_low": Wall(), "y_high": Wall()},
             pressure=pressure,
+            dtype=dtype,
             device=device,
         )
-        empty = torch.zeros(len(speed), *shape, dtype=torch.float64, device=device)
-        found = two_phase.march(solver, solver.initial_state(empty), times)
-        series = {name: found.pop(name).double().cpu() for name in ("liquid_volume", "time")}
-        return {**{name: field.to(dtype) for name, field in found.items()}, **series}
 
     def diagnose(self, frames: Mapping[str, Tensor], parameters: ParameterValues, time: Tensor) -> dict[str, Tensor]:
         """``liquid_volume (B, T)`` from the volume fraction."""
