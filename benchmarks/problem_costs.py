@@ -9,12 +9,13 @@ Sets are generated as a user does, file and worker processes included.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from harness import Row, report
+from harness import RESULTS, Row, report
 
 from sciml.problems import PROBLEMS, get_problem
 from sciml.problems.base import Problem
@@ -83,16 +84,29 @@ def set_cost(name: str, subset: str, cases: int, resolution: int | None, workers
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--problems", nargs="+", default=sorted(PROBLEMS))
+    parser.add_argument(
+        "--problems", nargs="+", default=None, help="rows of the others are kept; default: all, and sets"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    everything = [get_problem(name, dim) for name in arguments.problems for dim in PROBLEMS[name].dims]
+    rows = {}
+    if arguments.problems and (RESULTS / "problem_costs.json").exists():
+        rows = {row["problem"]: row for row in json.loads((RESULTS / "problem_costs.json").read_text())["rows"]}
+    for name in arguments.problems or sorted(PROBLEMS):
+        for dim in PROBLEMS[name].dims:
+            row = case_cost(get_problem(name, dim))
+            rows[row["problem"]] = row
     report(
         "problem_costs",
         "What does one case of each problem cost?",
-        [case_cost(problem) for problem in everything],
-        ["Default resolution and frames, float32, one thread; `batch` is what `sciml generate` solves together."],
+        [rows[problem] for problem in sorted(rows)],
+        [
+            "Default resolution and frames, float32, one thread; `batch` is what `sciml generate` solves together.",
+            "Rows may come from several calls of the command with `--problems`, each on the same machine.",
+        ],
     )
+    if arguments.problems:
+        return
     sets = [("darcy", "dgno_piecewise", 700, 29), ("darcy", "fno", 700, 29), ("burgers", "fno", 1000, None)]
     report(
         "problem_sets",
