@@ -121,6 +121,22 @@ def test_parameters_that_change_in_time_are_refused():
         solve(DAM, {**ONE, "inlet_velocity": [[1.0, 2.0]]}, 16, [0.0, 0.1])
 
 
+@pytest.mark.slow
+def test_ten_seconds_at_a_thousand_to_one():
+    """CFDBench's hundred frames of a tenth of a second, the fastest inflow, water a thousand times as heavy as gas."""
+    fast = {**ONE, "inlet_velocity": 2.0, "density": 1000.0, "viscosity": 1.0, "gas_density": 1.0}
+    trajectory = solve(DAM, fast, 32, 0.1 * torch.arange(101))
+    fraction = trajectory["volume_fraction"]
+    assert float(fraction.min()) >= -1e-12 and float(fraction.max()) <= 1 + 1e-12
+    assert float(trajectory["superficial_velocity"].abs().max()) < 15
+    assert float(trajectory["velocity"].abs().max()) < 40
+    (divergence,) = DAM.residual(trajectory, fast)["continuity"]
+    assert float(divergence.abs().max()) < 1e-6
+    # In the end as much leaves as enters: the volume no longer grows with the 0.2 m^2/s of the inlet.
+    volume = trajectory["liquid_volume"][0]
+    assert float((volume[-20:].mean() - volume[-60:-40].mean()).abs()) < 0.1 * 0.2 * 4
+
+
 # ------------------------------------------------------------------------------------------- the channel that fills
 
 
