@@ -81,7 +81,7 @@ class Dam(BandedProblem):
     hard_subsets = ("froude_band", "barrier_band")
     bands: ClassVar[Mapping[str, tuple[float, float]]] = {"froude_band": FROUDE_BAND, "barrier_band": BARRIER_BAND}
     band_subsets: ClassVar[Mapping[str, tuple[str, ...]]] = {"froude_band": ("bc",), "barrier_band": ("geo",)}
-    condition_names = ("log_reynolds", "log_interval", "log_froude", "barrier_height", "barrier_width")
+    condition_names = ("log_reynolds", "log_interval", "log_froude", "height_over_inlet", "width_over_inlet")
     lookup_weights = (0.5, 1.0, 1.0, 1.0, 1.0)
 
     def sample(
@@ -180,7 +180,7 @@ class Dam(BandedProblem):
             (
                 values["barrier_height"] > values["height"] - 2 * spacing[:, 1],
                 "the barrier is {barrier_height:.4g} m high in a channel {height:.4g} m high, which leaves less than "
-                "two cells above it; lower the barrier",
+                "two cells of {dy:.3g} m above it; lower the barrier",
             ),
             (
                 values["inlet_height"] > values["barrier_height"],
@@ -189,21 +189,22 @@ class Dam(BandedProblem):
             ),
             (
                 (values["barrier_at"] < RESERVOIR + 2 * spacing[:, 0]) | (end > values["length"] - 2 * spacing[:, 0]),
-                "the barrier, {barrier_width:.4g} m wide from x = {barrier_at:.4g} m, comes within two cells of the "
-                "liquid at the inlet (up to x = 0.1 m) or of the outlet at {length:.4g} m; move it",
+                "the barrier, {barrier_width:.4g} m wide from x = {barrier_at:.4g} m, comes within two cells of "
+                "{dx:.3g} m of the liquid at the inlet (up to x = 0.1 m) or of the outlet at {length:.4g} m; move it",
             ),
             (
                 (values["barrier_width"] < spacing[:, 0])
                 | (values["barrier_height"] < spacing[:, 1])
                 | (values["inlet_height"] < 2 * spacing[:, 1]),
-                "the barrier ({barrier_width:.4g} m x {barrier_height:.4g} m) is below a cell, or the inlet "
-                "({inlet_height:.4g} m) below two; use a finer grid",
+                "the barrier ({barrier_width:.4g} m x {barrier_height:.4g} m) is below a cell of {dx:.3g} m x "
+                "{dy:.3g} m, or the inlet ({inlet_height:.4g} m) below two; use a finer grid or larger ones",
             ),
         )
         for bad, message in wrong:
             if bad.any():
                 case = int(bad.nonzero()[0, 0])
                 numbers = {name: float(value[case]) for name, value in values.items()}
+                numbers["dx"], numbers["dy"] = spacing[case].tolist()
                 raise SolverError(f"case {case}: {message.format(**numbers)}")
 
     def solve(

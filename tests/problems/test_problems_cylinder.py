@@ -138,14 +138,48 @@ def test_samples_stay_in_the_range_of_laminar_flow_and_out_of_the_bands():
         ({"below": 0.005}, "touches"),
         ({"below": 0.004}, "crosses"),
         ({"upstream": 0.002}, "crosses"),
-        ({"downstream": 0.0049}, "crosses"),
+        ({"downstream": 0.0049}, "crosses the outlet"),
+        ({"above": 0.005}, "touches the wall y = Ly"),  # below + above - below is not above in floating point
+        ({"downstream": 0.005}, "touches the outlet"),
+        ({"above": 0.0054}, r"comes within 0\.0004 m of the wall y = Ly of its channel of \[0\.1, 0\.0304\] m"),
         ({"radius": 0.002}, r"cells wide on a grid of 72 x 36; at least 4 are needed"),
+        ({"viscosity": -1e-3}, "parameter 'viscosity' of case 0 is -0.001; it must be positive"),
+        ({"radius": float("nan")}, "parameter 'radius' of case 0 is nan; it must be positive"),
         ({"viscosity": 1e-4}, "Reynolds number"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message):
     with pytest.raises((SolverError, ConfigError), match=message):
         solve({**ONE, **changes}, [0.0, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("shape", "needed"), [((16, 8), "64 x 32"), ((64, 8), "64 x 32"), ((32, 64), "64 x 64"), (8, "64 x 32")]
+)
+def test_a_grid_that_does_not_show_the_cylinder_is_told_the_least_that_does(shape, needed):
+    base = CYLINDER.sample(1, "bc", 0).parameters
+    with pytest.raises(SolverError, match=f"at least {needed} cells"):
+        CYLINDER.check_resolved(base, CYLINDER.grid(shape))
+    CYLINDER.check_resolved(base, [int(n) for n in needed.split(" x ")])
+
+
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        ({"h_disk": 0.1}, "mesh has no option 'h_disk'; did you mean 'h_disc'"),
+        ({"cfl": "0.3"}, "mesh option 'cfl' is '0.3'; expected a positive number"),
+        ({"cfl": -1.0}, "cfl is -1.0; expected a positive number"),
+        ({"h_disc": 5.0}, "h_disc is 5.0 diameters; expected"),
+    ],
+)
+def test_mesh_options_that_the_solver_does_not_take_are_refused(mesh, message):
+    with pytest.raises(ConfigError, match=message):
+        CYLINDER.solve(ONE, 48, [0.0], mesh=mesh)
+
+
+def test_coefficients_without_forces_are_refused():
+    with pytest.raises(ConfigError, match=r"coefficients need drag, lift and time; drag, lift is missing.*diagnose"):
+        CYLINDER.coefficients({"time": torch.zeros(1, 2)}, ONE)
 
 
 def test_parameters_that_change_in_time_are_refused():

@@ -90,6 +90,11 @@ def test_the_flow_depends_on_dimensionless_numbers_only():
     torch.testing.assert_close(numbers[0], numbers[1])
 
 
+@pytest.mark.parametrize("problem", [DAM, TUBE], ids=lambda problem: problem.name)
+def test_no_condition_is_called_as_a_parameter_whose_range_it_would_hide(problem):
+    assert not set(problem.condition_names) & {parameter.name for parameter in problem.parameters}
+
+
 def test_bands_are_held_out():
     outside = DAM.sample(30, "outside", 0).parameters
     froude = outside["inlet_velocity"] / (9.81 * 0.1) ** 0.5
@@ -105,9 +110,9 @@ def test_bands_are_held_out():
         ({"barrier_height": 0.39}, r"the barrier is 0\.39 m high in a channel 0\.4 m high"),
         ({"barrier_height": 0.5}, r"the barrier is 0\.5 m high in a channel 0\.4 m high"),
         ({"inlet_height": 0.13}, r"the inlet reaches up to 0\.13 m, above the barrier's height of 0\.12 m"),
-        ({"barrier_at": 0.1}, "comes within two cells of the liquid at the inlet"),
+        ({"barrier_at": 0.1}, r"comes within two cells of 0\.025 m of the liquid at the inlet"),
         ({"barrier_at": 1.48}, "or of the outlet at 1.5 m"),
-        ({"barrier_width": 0.001}, "is below a cell"),
+        ({"barrier_width": 0.001}, r"is below a cell of 0\.025 m x 0\.025 m"),
         ({"inlet_height": 0.01}, "below two"),
     ],
 )

@@ -27,8 +27,8 @@ def block(x, y):
     [
         ({"cfl": 0.6}, r"cfl must lie in \(0, 0.5\]"),
         ({"cfl": 0.3, "pressure": "split"}, r"cfl = 0.3 is more than the split pressure takes at the density ratio"),
-        ({"densities": (torch.tensor([10.0, 5e3]), 1.0), "pressure": "split"}, r"case 1 differ by a factor of 5000"),
-        ({"densities": (1e5, 1.0)}, r"case 0 differ by a factor of 1e\+05.*at most 10000"),
+        ({"densities": (torch.tensor([10.0, 5e3]), 1.0), "pressure": "split"}, r"factor of 5000.*'direct', or bring"),
+        ({"densities": (1e5, 1.0)}, r"case 0 differ by a factor of 1e\+05.*at most 10000 works: bring"),
         ({"densities": (0.0, 1.0)}, r"density of water of case 0 is 0"),
         ({"viscosities": (1.0, float("nan"))}, r"viscosity of air of case 0 is nan"),
         ({"densities": (torch.ones(3), 1.0)}, r"density of water must be \(2,\)"),

@@ -23,7 +23,11 @@ def particle_recipe(problem: str, operator: str | None, dim: int) -> dict[str, A
             "points": 250 if dim == 2 else 1000,
             **({"interval": 0.01, "frames": 150} if problem == "water" else {}),
         },
-        "task": {"anchor_every": 4 if problem in FLUIDS else None, "lifetime": 25, "relaxation": 10.0},
+        "task": {
+            **({"anchor_every": 4, "correct_every": 4} if problem in FLUIDS else {}),
+            "lifetime": 25,
+            "relaxation": 10.0,
+        },
         "batch_size": 4,
         "validate_every": 1000,
         "optimizer": {"method": "soap", "learning_rate": 3e-3, "ema": 0.999},

@@ -87,10 +87,14 @@ class CylinderCases:
         case = int(bad[0])
         name = ("the inlet", "the wall y = 0", "the outlet", "the wall y = Ly")[int(side[case])]
         gap = float(least[case])
-        how = "crosses" if gap < 0 else "touches" if gap == 0 else f"comes within {gap:.3g} m of"
+        touches = abs(gap) < 1e-9 * float(self.radius[case])
+        how = "touches" if touches else "crosses" if gap < 0 else f"comes within {gap:.3g} m of"
+        centre, lengths = (
+            [float(f"{value:.6g}") for value in pair[case].tolist()] for pair in (self.centre, self.lengths)
+        )
         raise ConfigError(
-            f"the disc of case {case}, radius {float(self.radius[case]):.4g} m at {self.centre[case].tolist()}, {how} "
-            f"{name} of its channel of {self.lengths[case].tolist()} m; expected a gap of {LEAST_GAP} radii at "
+            f"the disc of case {case}, radius {float(self.radius[case]):.4g} m at {centre}, {how} "
+            f"{name} of its channel of {lengths} m; expected a gap of {LEAST_GAP} radii at "
             "least: move the disc or make it smaller"
         )
 

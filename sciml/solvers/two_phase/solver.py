@@ -368,10 +368,10 @@ def _courant_numbers(cfl: float | None, fluids: Fluids, pressure: PressureWay) -
     ratio = fluids.ratio
     most, case = (value.item() for value in ratio.max(0))
     if most > _LARGEST_RATIO[pressure] * (1 + 1e-6):
-        other = "; 'direct' takes more" if pressure == "split" else ""
+        more = "use pressure='direct', or " if pressure == "split" and most <= _LARGEST_RATIO["direct"] else ""
         raise ConfigError(
             f"The densities of case {case} differ by a factor of {most:.4g}; with pressure={pressure!r} at most "
-            f"{_LARGEST_RATIO[pressure]:g} works{other}."
+            f"{_LARGEST_RATIO[pressure]:g} works: {more}bring the densities closer to each other."
         )
     limit = torch.full_like(ratio, 0.5)
     if pressure == "split":
