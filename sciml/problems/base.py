@@ -65,7 +65,7 @@ class Problem(CaseFamily):
         Raises ``ConfigError`` for anything but a count of at least 8, or ``dim`` of them.
         """
         resolution = self.resolution if resolution is None else resolution
-        shape = (resolution,) * self.dim if isinstance(resolution, int) else tuple(resolution)
+        shape = tuple(resolution) if isinstance(resolution, Sequence) else (resolution,) * self.dim
         if len(shape) != self.dim or any(not isinstance(n, int) or n < SMALLEST_RESOLUTION for n in shape):
             raise ConfigError(
                 f"resolution is {resolution!r}; expected a whole number >= {SMALLEST_RESOLUTION}, or {self.dim} of them"

@@ -64,8 +64,9 @@ def check_constraints(
     check_applies(imposed, problem, fields)
     for each in imposed:
         if each.constraint.name == "divergence-free" and not problem.divergence_free:
+            where = " on the cells beside its obstacles" if problem.geometry_fields else ""
             raise ConfigError(
-                f"the velocity of problem {problem.name!r} is not divergence-free: leave the constraint out"
+                f"the velocity of problem {problem.name!r} is not divergence-free{where}: leave the constraint out"
             )
     sample = problem.sample(1, seed=0, resolution=min(grid))
     now = {name: value[:, 0] if value.ndim == 2 else value for name, value in sample.parameters.items()}

@@ -185,3 +185,9 @@ def test_coefficients_without_forces_are_refused():
 def test_parameters_that_change_in_time_are_refused():
     with pytest.raises(ConfigError, match="inlet_velocity changes in time"):
         solve({**ONE, "inlet_velocity": [[1.0, 2.0]]}, [0.0, 0.001])
+
+
+@pytest.mark.parametrize("resolution", [7.5, "64", (64,), (64, 4), 0])
+def test_resolutions_that_are_no_grid_are_refused(resolution):
+    with pytest.raises(ConfigError, match=r"resolution is .*; expected a whole number >= 8, or 2 of them"):
+        CYLINDER.grid(resolution)

@@ -120,7 +120,8 @@ def test_mistakes_are_met_before_the_data(constraints, message):
 @pytest.mark.parametrize(
     "problem, name, message",
     [
-        ("burgers", "divergence-free", "velocity of problem 'burgers' is not divergence-free"),
+        ("burgers", "divergence-free", "velocity of problem 'burgers' is not divergence-free: leave"),
+        ("cylinder", "divergence-free", "is not divergence-free on the cells beside its obstacles"),
         ("periodic_flow", "boundary-values", "leaves every field .* as it is"),
         ("tube", "conservation", "needs the option 'totals'"),
     ],
