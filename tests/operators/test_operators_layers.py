@@ -152,8 +152,15 @@ def test_deeponet_sees_the_same_field_at_two_resolutions():
     torch.testing.assert_close(operator(fine, coordinates=points), operator(x, coordinates=points))
 
 
+@pytest.fixture(params=[True, False], ids=["intel", "other"])
+def processor(request, monkeypatch):
+    """Of either kind: one takes MKL, the other oneDNN."""
+    monkeypatch.setattr("sciml.operators.layers.linear._made_by_intel", lambda: request.param)
+
+
+@pytest.mark.usefixtures("processor")
 def test_linear_is_that_of_torch():
-    """By oneDNN where it is taken: values and first and second derivatives, any leading axes, transposed operands."""
+    """By either library: values and first and second derivatives, any leading axes, transposed operands."""
     torch.manual_seed(0)
     for shape, width in (((7, 5), 9), ((2, 3, 4, 16), 5), ((1, 8), 8), ((6,), 3)):
         x = torch.randn(shape, requires_grad=True)
@@ -172,6 +179,7 @@ def test_linear_is_that_of_torch():
             torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
 
 
+@pytest.mark.usefixtures("processor")
 def test_linear_and_gelu_in_one_is_that_of_torch():
     torch.manual_seed(0)
     x, weight, bias = torch.randn(3, 7, 16), torch.randn(9, 16, requires_grad=True), torch.randn(9)
@@ -187,6 +195,7 @@ def test_linear_and_gelu_in_one_is_that_of_torch():
     torch.testing.assert_close(found, plain)
 
 
+@pytest.mark.usefixtures("processor")
 def test_linear_falls_back_where_the_other_library_does_not_do():
     layer = Linear(4, 3)
     x = torch.randn(2, 4)
