@@ -3,9 +3,9 @@
     python benchmarks/moving_mesh.py [--problems burgers:2 gray_scott:3] [--models ...] [--seeds 0 1 2] [--minutes 3]
 
 MMPDE (a graph operator on the grid and one on the moved mesh) beside: the same with the warp switched off, the graph
-operator on the grid alone, a CNN (U-Net) and an FNO, each made as wide as gives the same number of weights; and the
-wrapper MovingMesh around U-Net and FNO, with and without motion. All have the same data, loss, minutes of one thread
-and increments as target. Errors on held-out cases: one step (NMSE), rollouts (relative L2, mean over frames).
+operator on the grid alone, a CNN (U-Net) and an FNO, each made as wide as gives the same number of weights. All
+have the same data, loss, minutes of one thread and increments as target. Errors on held-out cases: one step (NMSE),
+rollouts (relative L2, mean over frames). The wrapper MovingMesh is measured by ``moving_wrapper.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import multiprocessing
 import statistics
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "graph": {"name": "mmpde", "branches": "fixed"},
     "unet": {"name": "unet"},
     "fno": {"name": "fno"},
-    "moving unet": {"name": "moving_mesh", "operator": "unet", **LEARNED},
-    "moving unet, no motion": {"name": "moving_mesh", "operator": "unet", "mover": "none"},
-    "moving fno": {"name": "moving_mesh", "operator": "fno", **LEARNED},
-    "moving fno, no motion": {"name": "moving_mesh", "operator": "fno", "mover": "none"},
 }
 HIDDEN, LAYERS = 32, 4
 """Of MMPDE; all the others follow its number of weights."""
 
 
-def shaped(model: str, width: int, dim: int) -> dict[str, Any]:
+def shaped(model: Mapping[str, Any], width: int, dim: int) -> dict[str, Any]:
     """Options of a model of a width."""
-    options = dict(MODELS[model])
+    options = dict(model)
     name = options["name"]
     if name == "mmpde":
         return {**options, "hidden_channels": width, "n_layers": LAYERS}
@@ -64,7 +61,7 @@ def shaped(model: str, width: int, dim: int) -> dict[str, Any]:
     return {**options, **inner[name]}
 
 
-def size(model: str, width: int, dim: int, channels: tuple[int, int, int]) -> int:
+def size(model: Mapping[str, Any], width: int, dim: int, channels: tuple[int, int, int]) -> int:
     """Weights of a model."""
     from sciml.operators import OPERATORS
 
@@ -75,11 +72,11 @@ def size(model: str, width: int, dim: int, channels: tuple[int, int, int]) -> in
     return sum(p.numel() for p in made.parameters())
 
 
-def width_of(model: str, dim: int, channels: tuple[int, int, int]) -> int:
+def width_of(model: Mapping[str, Any], dim: int, channels: tuple[int, int, int]) -> int:
     """The width whose number of weights is nearest to that of MMPDE."""
-    if MODELS[model]["name"] == "mmpde":
+    if model["name"] == "mmpde":
         return HIDDEN
-    wanted = size("mmpde", HIDDEN, dim, channels)
+    wanted = size(MODELS["mmpde"], HIDDEN, dim, channels)
     found, distance = 2, float("inf")
     for width in range(2, 129, 2):
         count = size(model, width, dim, channels)
@@ -90,8 +87,10 @@ def width_of(model: str, dim: int, channels: tuple[int, int, int]) -> int:
     return found
 
 
-def steep_burgers(path: Path) -> Path:
-    """Steeper fronts than in the subsets of the problem: means of three by three of the STEEP^2 cells of the solver."""
+def steep_burgers(path: Path, average: int = 3) -> Path:
+    """Steeper fronts than in the subsets of the problem: means of ``average`` by ``average`` of the STEEP^2 cells of
+    the solver; 1: these cells themselves.
+    """
     from sciml.datasets import DatasetWriter
     from sciml.problems import get_problem
 
@@ -101,7 +100,7 @@ def steep_burgers(path: Path) -> Path:
     spread = torch.rand(cases, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     low, high = VISCOSITIES
     parameters = {**sample.parameters, "viscosity": low + (high - low) * spread}
-    coarse = (STEEP // 3, STEEP // 3)
+    coarse = (STEEP // average, STEEP // average)
     times = problem.frame_times(parameters, frames, None)
     info = problem.dataset_info(coarse, frames, "viscosity", seed=3, extra={"subset": "viscosity", "shard": "1/1"})
     coordinates = problem.coordinates(parameters, coarse)
@@ -110,7 +109,7 @@ def steep_burgers(path: Path) -> Path:
         for case in writer.missing():
             mine = {name: value[case : case + 1] for name, value in parameters.items()}
             solved = problem.solve(mine, STEEP, times[case], dtype=torch.float32)
-            mean = torch.nn.functional.avg_pool2d(solved["velocity"].flatten(0, 2), 3)
+            mean = torch.nn.functional.avg_pool2d(solved["velocity"].flatten(0, 2), average)
             made = {"velocity": mean.unflatten(0, (1, frames, 2)).numpy(), "time": solved["time"].numpy()}
             writer.write([case], made, {axis: value[case : case + 1] for axis, value in coordinates.items()})
         writer.finish()
@@ -153,6 +152,12 @@ MAKE = {"burgers:2": steep_burgers, "gray_scott:3": small_gray_scott}
 
 def one(problem: str, model: str, seed: int, arguments: argparse.Namespace, folder: Path) -> Row:
     """Train a model and judge it."""
+    found = trained(problem, MODELS[model], arguments.data / FILES[problem], seed, arguments.minutes, folder)
+    return {"problem": problem, "model": model, "seed": seed, **found}
+
+
+def trained(problem: str, model: Mapping[str, Any], data: Path, seed: int, minutes: float, folder: Path) -> Row:
+    """Weights, steps and errors of a model after so many minutes of training."""
     from sciml.problems import get_problem
     from sciml.training import resolve_config, train
 
@@ -161,15 +166,13 @@ def one(problem: str, model: str, seed: int, arguments: argparse.Namespace, fold
     found = get_problem(name, int(dim))
     fields = sum(field.components for field in found.fields)
     channels = (fields, fields, len(found.condition_names))
-    operator = shaped(model, width_of(model, int(dim), channels), int(dim))
-    source = {"files": [str(arguments.data / FILES[problem])]}
     flags = {
         "dim": int(dim),
-        "operator": operator,
-        "data": {**DATA[problem], **source, "workers": 1},
+        "operator": shaped(model, width_of(model, int(dim), channels), int(dim)),
+        "data": {**DATA[problem], "files": [str(data)], "workers": 1},
         "task": {"target": "increment", "unroll": 1},
         "batch_size": BATCH[problem],
-        "budget": {"minutes": arguments.minutes, "epochs": None},
+        "budget": {"minutes": minutes, "epochs": None},
         "optimizer": {"learning_rate": 2e-3},
         "threads": 1,
         "seed": seed,
@@ -177,14 +180,10 @@ def one(problem: str, model: str, seed: int, arguments: argparse.Namespace, fold
         "validate_every": 10**6,
         "checkpoint": {"every_steps": 10**6},
     }
-    summary = train(
-        resolve_config(name, None, None, [], flags), folder / f"{name}_{model.replace(' ', '')}_{seed}"
-    ).summary
+    run = Path(tempfile.mkdtemp(dir=folder)) / "run"
+    summary = train(resolve_config(name, None, None, [], flags), run).summary
     test = summary["test"]
     return {
-        "problem": problem,
-        "model": model,
-        "seed": seed,
         "weights": summary["n_parameters"],
         "steps": summary["steps"],
         "one-step NMSE": test["nmse"],
@@ -193,16 +192,17 @@ def one(problem: str, model: str, seed: int, arguments: argparse.Namespace, fold
     }
 
 
-def averaged(rows: list[Row]) -> list[Row]:
-    """One row a model: means over the seeds, and the range of the rollout error."""
+def averaged(rows: list[Row], keys: Sequence[str] = ("problem", "model")) -> list[Row]:
+    """One row for each value of the keys: means over the seeds, and the range of the rollout error."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     joined = []
-    for problem, model in dict.fromkeys((row["problem"], row["model"]) for row in rows):
-        mine = [row for row in rows if (row["problem"], row["model"]) == (problem, model)]
+    for values, mine in groups.items():
         errors = [row["rollout relative L2"] for row in mine]
         joined.append(
             {
-                "problem": problem,
-                "model": model,
+                **dict(zip(keys, values, strict=True)),
                 "seeds": len(mine),
                 "weights": mine[0]["weights"],
                 "steps": round(statistics.mean(row["steps"] for row in mine)),
@@ -214,6 +214,15 @@ def averaged(rows: list[Row]) -> list[Row]:
             }
         )
     return joined
+
+
+def side_by_side(work: Callable[..., Row], jobs: Sequence[tuple[Any, ...]], workers: int) -> list[Row]:
+    """``work(*job, folder)`` of each job, ``workers`` processes at a time; the folder is a temporary one of all."""
+    with tempfile.TemporaryDirectory() as temporary:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            submitted = [pool.submit(work, *job, Path(temporary)) for job in jobs]
+            return [job.result() for job in submitted]
 
 
 def main() -> None:
@@ -229,16 +238,13 @@ def main() -> None:
     for problem in arguments.problems:
         if not (arguments.data / FILES[problem]).exists():
             MAKE[problem](arguments.data / FILES[problem])
-    with tempfile.TemporaryDirectory() as temporary:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(arguments.workers, mp_context=context) as pool:
-            jobs = [
-                pool.submit(one, problem, model, seed, arguments, Path(temporary))
-                for problem in arguments.problems
-                for seed in arguments.seeds
-                for model in arguments.models
-            ]
-            rows = [job.result() for job in jobs]
+    jobs = [
+        (problem, model, seed, arguments)
+        for problem in arguments.problems
+        for seed in arguments.seeds
+        for model in arguments.models
+    ]
+    rows = side_by_side(one, jobs, arguments.workers)
     report(
         "moving_mesh" if arguments.problems == list(DATA) else "moving_mesh_" + arguments.problems[0].split(":")[0],
         "Does a mesh that moves make an operator better?",

@@ -1,5 +1,7 @@
 """The wrapper that runs any grid operator on a moved mesh: what moves it, what it is told, what comes back."""
 
+import json
+
 import pytest
 import torch
 from test_operators_table import SMALL, perturb
@@ -166,6 +168,130 @@ def test_in_three_dimensions_with_all_conditions_and_several_frames():
     assert all(p.grad is not None for p in operator.parameters())
 
 
+# ---------------------------------------------------------------------------------------- fewer nodes than the grid has
+
+
+@pytest.mark.parametrize("mover", ["none", stretched, "monge_ampere"])
+@pytest.mark.parametrize("coarsen", [2, 3])
+@pytest.mark.parametrize("cells", [(24, 18), (12, 18, 12)])
+def test_on_fewer_nodes_linear_fields_pass_exactly_up_to_walls_and_constants_where_it_wraps(cells, coarsen, mover):
+    dim, seen = len(cells), []
+
+    class Listens(Keeps):
+        def forward(self, x):
+            seen.append(x)
+            return super().forward(x)
+
+    def operator(periodic):
+        return MovingMesh(
+            lambda takes, gives: Listens(gives),
+            2,
+            1,
+            dim=dim,
+            mover=mover,
+            moved_by=[1],
+            coarsen=coarsen,
+            periodic=periodic,
+        )
+
+    at = box_of(cells, False).centres(cells, dtype=torch.float64)
+    slopes = torch.tensor([2.0, -3.0, 0.7], dtype=torch.float64)[:dim]
+    linear = (at @ slopes + 0.5).expand(2, 1, *cells)
+    moves_it = torch.tanh(6 * (at.sum(-1) - 0.9)).expand(2, 1, *cells)
+    torch.testing.assert_close(operator(False)(torch.cat((linear, moves_it), 1)), linear)
+    (told,) = seen
+    assert told.shape == (2, 2 + dim + 1, *(n // coarsen for n in cells))
+    far = told[:, 2:].abs().max()
+    assert far < 1e-12 if mover == "none" else far > 0.02
+    constant = torch.full_like(linear, -1.7)
+    waves = torch.tanh(3 * (2 * torch.pi * at / at.new_tensor(box_of(cells, True).lengths)).sin().sum(-1))
+    x = torch.cat((constant, waves.expand(2, 1, *cells)), 1)
+    torch.testing.assert_close(operator(True)(x), constant)
+
+
+def test_the_mover_is_given_means_over_blocks_on_the_same_box():
+    given = []
+
+    def mover(u, box):
+        given.append((u, box))
+        return box.corners(u.shape[2:], dtype=u.dtype).expand(len(u), *(n + 1 for n in u.shape[2:]), 2)
+
+    x = torch.randn(2, 2, 12, 24, dtype=torch.float64)
+    operator = MovingMesh(lambda takes, gives: Keeps(gives), 2, 1, mover=mover, coarsen=3)
+    y = operator(x)
+    ((u, box),) = given
+    torch.testing.assert_close(u, x.unflatten(3, (8, 3)).unflatten(2, (4, 3)).mean((3, 5)))
+    assert box == box_of((12, 24), False)
+    # A mesh that a mover left as it was is the mesh of mover="none"; every third cell is sampled at its centre.
+    still = MovingMesh(lambda takes, gives: Keeps(gives), 2, 1, mover="none", coarsen=3)
+    torch.testing.assert_close(y, still(x))
+    torch.testing.assert_close(y[:, :, 1::3, 1::3], x[:, :1, 1::3, 1::3])
+
+
+def test_moved_nodes_hold_a_front_better_than_as_many_that_stay():
+    x = box_of((144, 144), True).centres((144, 144), dtype=torch.float64)
+    radius = (x - 0.5).square().sum(-1).sqrt()
+    phase = torch.tensor([0.0, 0.1], dtype=torch.float64)[:, None, None]
+    fronts = torch.tanh((0.25 + 0.3 * phase - radius) / 0.025).unsqueeze(1)  # about 2.4 coarse cells wide
+
+    def error(**options):
+        operator = MovingMesh(lambda takes, gives: Keeps(gives), 1, 1, coarsen=3, periodic=True, **options)
+        return (operator(fronts) - fronts).square().mean((1, 2, 3)).sqrt()
+
+    gain = error(mover="none") / error(mover="monge_ampere")
+    assert (gain > 1.3).all(), gain
+
+
+@pytest.mark.parametrize("mover", ["none", "monge_ampere", stretched])
+def test_on_fewer_nodes_gradients_flow_and_the_weights_stay_as_many(mover):
+    torch.manual_seed(0)
+    operator = wrapped(mover=mover, coarsen=2).double()
+    plain = wrapped(mover="none")
+    assert [p.shape for p in operator.parameters()] == [p.shape for p in plain.parameters()]
+    x = front(24).requires_grad_()
+    y = operator(x)
+    assert y.shape == (2, 3, 24, 24)
+    y.square().sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in operator.parameters()) and x.grad.abs().max() > 0
+    if mover != "monge_ampere":  # whose mesh follows the input and is frozen, which finite differences do not see
+        small = torch.randn(1, 2, 6, 6, dtype=torch.float64, requires_grad=True)
+        kept = MovingMesh(lambda takes, gives: Keeps(gives), 2, 1, mover=mover, coarsen=2)
+        assert torch.autograd.gradcheck(kept, (small,), fast_mode=True)
+
+
+@pytest.mark.parametrize("mover", ["none", "monge_ampere", "learned"])
+def test_coarsening_is_saved_and_configurations_without_it_load(mover, tmp_path):
+    operator = wrapped(mover=mover, coarsen=2, periodic=True).eval()
+    x = front(24).float()
+    y = operator(x)
+    operator.save_pretrained(tmp_path)
+    loaded = Operator.from_pretrained(tmp_path).eval()
+    assert loaded.config["coarsen"] == 2 and torch.equal(loaded(x), y)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["config"]["coarsen"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    older = Operator.from_pretrained(tmp_path).eval()
+    assert older.config["coarsen"] == 1 and (older(x) - y).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("mover", ["none", "monge_ampere"])
+def test_half_precision_and_a_batch_of_one_on_fewer_nodes(mover):
+    operator = MovingMesh(lambda takes, gives: Keeps(gives), 2, 1, mover=mover, coarsen=2)
+    x = front(24).float()
+    half = operator(x.bfloat16())
+    assert half.dtype == torch.bfloat16 and (half.float() - operator(x)).abs().max() < 0.1
+    torch.testing.assert_close(operator(x)[1:], operator(x[1:]))
+
+
+def test_a_grid_that_cannot_be_coarsened_is_refused():
+    for mover in ("none", "monge_ampere"):
+        operator = wrapped(mover=mover, coarsen=3)
+        with pytest.raises(DataError, match=r"moving_mesh: a grid of 16 x 12 cells does not fit coarsen=3; .*multiple"):
+            operator(torch.zeros(1, 2, 16, 12))
+        with pytest.raises(DataError, match=r"a grid of 12 x 6 cells does not fit coarsen=3; expected.* 9 or more"):
+            operator(torch.zeros(1, 2, 12, 6))
+
+
 # ------------------------------------------------------------------------------------------------------ what moves it
 
 
@@ -285,6 +411,9 @@ def test_movers_that_give_no_mesh_are_named():
         ({"moved_by": [2]}, "moved_by has 2; expected names, or numbers from 0 to 1"),
         ({"moved_by": []}, "moved_by is empty"),
         ({"channel_names": ["u"]}, "1 channel_names for 2 input channels"),
+        ({"coarsen": 0}, "moving_mesh: coarsen is 0; expected a whole number above 0"),
+        ({"coarsen": 1.5}, "coarsen is 1.5"),
+        ({"coarsen": True}, "coarsen is True"),
     ],
 )
 def test_arguments_out_of_range(changes, message):

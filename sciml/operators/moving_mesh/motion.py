@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sciml.constraints.mesh_mover import Box
 from sciml.errors import ConfigError, DataError
@@ -20,12 +22,14 @@ class Motion(nn.Module):
         mover, mover_options: see ``make_mover``.
         moved_by, channel_names, in_channels: see ``moving_channels``.
         dim, periodic: of the box.
+        coarsen: the mesh has ``n // coarsen`` cells; its mover is given the means over their blocks of the grid. A
+            coarser mesh that stays is a mesh too, the uniform one.
         frozen: no gradient reaches the mover, nor the input through the mesh; a mover's weights are then none of the
             operator's.
 
     Raises:
         ConfigError: an argument is out of range.
-        DataError: a grid too small for a mesh.
+        DataError: a grid too small for a mesh, or not divisible.
         SolverError: the mover gave no mesh.
     """
 
@@ -41,6 +45,7 @@ class Motion(nn.Module):
         dim: int,
         periodic: bool,
         frozen: bool,
+        coarsen: int = 1,
     ) -> None:
         super().__init__()
         if dim not in (2, 3):
@@ -50,6 +55,8 @@ class Motion(nn.Module):
         self.channels = moving_channels(owner, moved_by, channel_names, in_channels)
         self.periodic = periodic
         self.frozen = frozen
+        self.coarsen = coarsen
+        self.average = (functional.avg_pool2d, functional.avg_pool3d)[dim - 2]
         made = make_mover(owner, mover, mover_options or {})
         self.moves = made is not None
         self.trained = made if isinstance(made, nn.Module) and not frozen else None
@@ -57,11 +64,18 @@ class Motion(nn.Module):
 
     def forward(self, x: Tensor) -> MovedGrid | None:
         (mover,) = self._held
-        if mover is None:
+        if mover is None and self.coarsen == 1:
             return None
-        box = box_of(tuple(x.shape[2:]), self.periodic)
-        corners = move(mover, self.name, x[:, self.channels], box, frozen=self.frozen)
-        return MovedGrid(corners, box)
+        cells = tuple(x.shape[2:])
+        mesh = coarser(self.owner, cells, self.coarsen)
+        box = box_of(mesh, self.periodic)
+        if mover is None:
+            precise = torch.promote_types(x.dtype, torch.float32)
+            return MovedGrid(box.corners(mesh, dtype=precise, device=x.device).unsqueeze(0), box, cells)
+        field = x[:, self.channels]
+        if self.coarsen > 1:
+            field = self.average(field, self.coarsen)
+        return MovedGrid(move(mover, self.name, field, box, frozen=self.frozen), box, cells)
 
     def check_saveable(self) -> None:
         """Raises ``ConfigError`` where the mover is a function of the user's own."""
@@ -71,6 +85,20 @@ class Motion(nn.Module):
                 f"{self.owner}: the mover is {self.name}, which from_pretrained could not find again; save the "
                 "state_dict() and build the operator anew, or use a mover by name"
             )
+
+
+def coarser(owner: str, cells: tuple[int, ...], factor: int) -> tuple[int, ...]:
+    """Cells of a mesh ``factor`` times coarser along each axis than a grid.
+
+    Raises:
+        DataError: the grid is not divisible, or the mesh would be too small.
+    """
+    if factor > 1 and (any(n % factor for n in cells) or min(cells) < 3 * factor):
+        raise DataError(
+            f"{owner}: a grid of {' x '.join(map(str, cells))} cells does not fit coarsen={factor}; expected a multiple "
+            f"of {factor} along each axis, {3 * factor} or more; choose another coarsen, or data of another resolution"
+        )
+    return tuple(n // factor for n in cells)
 
 
 def box_of(cells: tuple[int, ...], periodic: bool) -> Box:

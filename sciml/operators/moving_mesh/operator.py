@@ -22,9 +22,12 @@ class MovingMesh(Operator):
     """Any grid operator on a mesh that moves with its input: ``I^-1 N(I u, x - xi, log |det dx/dxi|)``.
 
     The input is sampled at the centres of the moved cells (I, multilinear), which lie close where the field needs them;
-    there the operator N sees a uniform grid of as many cells, on which fronts are wider. It is told how far each cell
-    has moved and how large it is (``dim + 1`` channels more). What it gives is interpolated back to the fixed grid
-    (I^-1, exact for linear fields). A surrogate adds that to the state itself: what is interpolated is an increment.
+    there the operator N sees a uniform grid of cells, on which fronts are wider. It is told how far each cell has moved
+    and how large it is (``dim + 1`` channels more). What it gives is interpolated back to the fixed grid (I^-1, exact
+    for linear fields). A surrogate adds that to the state itself: what is interpolated is an increment.
+
+    With ``coarsen`` the moved mesh has fewer cells than the grid, and the operator costs ``coarsen ** dim`` times less.
+    Only then can the moved nodes see what as many uniform ones would miss.
 
     Lengths are not known to an operator: the box is that of cubic cells.
 
@@ -33,7 +36,7 @@ class MovingMesh(Operator):
             module ``(B, in_channels, *grid)`` to ``(B, out_channels, *grid)``. One with such a function cannot be
             saved.
         mover: a name in ``MOVERS``, or ``function(u (B, C, *n), box) -> corners (B, *(n + 1), d)``, with which it
-            cannot be saved; "none": the mesh stays, for comparison, with the same number of weights.
+            cannot be saved; "none": the mesh stays, for comparison, with the same number of nodes and weights.
         mover_options: of a mover by name.
         moved_by: names or numbers of the input channels that move the mesh; all of the newest frame unless given.
         channel_names: of the input channels.
@@ -43,13 +46,14 @@ class MovingMesh(Operator):
         options: arguments of the operator, before its own ``options_for(dim, periodic)``.
         frozen: the mesh is taken as given: no gradient reaches the mover, nor the input through the mesh. Otherwise
             the weights of a mover that is a module are trained too.
+        coarsen: how many cells of the grid one of the mesh has along each axis; the mover is given means over blocks.
 
     Shapes: ``x (B, in_channels, *grid)``, ``parameters (B, n_parameters)``, ``time (B,)`` to
     ``(B, temporal * out_channels, *grid)``, frames first.
 
     Raises:
         ConfigError: an argument is out of range, or an operator or mover that does not fit.
-        DataError: an input has another shape.
+        DataError: an input has another shape, or a grid that is too small or not divisible by ``coarsen``.
         SolverError: the mover gave no mesh.
     """
 
@@ -91,11 +95,12 @@ class MovingMesh(Operator):
         time_conditioning: bool = False,
         options: dict[str, Any] | None = None,
         frozen: bool = True,
+        coarsen: int = 1,
     ) -> None:
         super().__init__(
             in_channels, out_channels, dim=dim, n_parameters=n_parameters, time_conditioning=time_conditioning
         )
-        check_positive(self.name, temporal=temporal)
+        check_positive(self.name, temporal=temporal, coarsen=coarsen)
         self.temporal = temporal
         self.motion = Motion(
             self.name,
@@ -107,6 +112,7 @@ class MovingMesh(Operator):
             dim=dim,
             periodic=periodic,
             frozen=frozen,
+            coarsen=coarsen,
         )
         self.made_by = made_by = inner.grid_operator(self.name, operator, dim, REFUSED)
         given = {} if options is None else dict(options)
@@ -138,6 +144,7 @@ class MovingMesh(Operator):
                 "time_conditioning": time_conditioning,
                 "options": given,
                 "frozen": frozen,
+                "coarsen": coarsen,
             },
         )
 
@@ -167,5 +174,6 @@ class MovingMesh(Operator):
         if grid is None:
             still = x.new_zeros(x.shape[0], self.dim + 1, *x.shape[2:])
             return inner.call(self.name, self.network, torch.cat((x, still), 1), conditions, gives)
-        told = torch.cat((grid.there(x), grid.channels().to(x.dtype)), 1)
+        moved = grid.channels().to(x.dtype).expand(len(x), *[-1] * (self.dim + 1))  # one mesh for all where it stays
+        told = torch.cat((grid.there(x), moved), 1)
         return grid.back(inner.call(self.name, self.network, told, conditions, gives))

@@ -85,37 +85,57 @@ class _CosineAttention(torch.autograd.Function):
             wanted = [t for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False) if needed]
             found = iter(torch.autograd.grad(_plain(qkv, scale, bias, ctx.mask), wanted, gradient, create_graph=True))
             return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
-        batch, count, tokens, _, heads, _ = qkv.shape
-        by_head = qkv.permute(3, 0, 1, 4, 2, 5)  # (3, B, count, heads, tokens, width)
-        length = torch.linalg.vector_norm(by_head[:2], dim=-1, keepdim=True).clamp_min(_least_length(qkv.dtype))
-        unit_query, unit_key = by_head[:2] / length
-        query, value = unit_query * scale.unsqueeze(1), by_head[2].contiguous()
-        gradient = gradient.transpose(2, 3).contiguous()
-        shared = bias.ndim == 3
-        into = torch.empty_like(by_head, memory_format=torch.contiguous_format)
+        batch, count, tokens, _, heads, width = qkv.shape
+        # Copied once, so that every product below reads and writes without copies: (3, count, B, heads, tokens, width).
+        units = qkv.permute(3, 1, 0, 4, 2, 5).contiguous()
+        length = torch.linalg.vector_norm(units[:2], dim=-1, keepdim=True).clamp_min_(_least_length(qkv.dtype))
+        units[:2] /= length
+        query = units[0] * scale.unsqueeze(1)
+        gradient = gradient.permute(1, 0, 3, 2, 4).contiguous()
+        into = torch.empty_like(units)
         into_bias = torch.zeros_like(bias)
-        step = min(batch, max(1, CHUNK // (heads * tokens**2)))
-        for number in range(count):
-            addend, total = (bias, into_bias) if shared else (bias[number], into_bias[number])
+        # Windows that share an addend are of one kind, and pass as one batch.
+        kinds = 1 if bias.ndim == 3 and ctx.mask is None else count
+        parts = [t.view(*t.shape[:-5], kinds, -1, tokens, width) for t in (query, units[1], units[2], gradient, into)]
+        step = heads * max(1, CHUNK // (heads * tokens**2))
+        for kind in range(kinds):
+            addend, total = (bias, into_bias) if bias.ndim == 3 else (bias[kind], into_bias[kind])
             if ctx.mask is not None:
-                addend = addend + ctx.mask[number]
-            for first in range(0, batch, step):
-                part = (slice(first, first + step), number)
-                q, k, v, g = (t[part].flatten(0, 1) for t in (query, unit_key, value, gradient))
-                samples = q.shape[0] // heads
-                weights = torch.baddbmm(addend.repeat(samples, 1, 1) if samples > 1 else addend, q, k.mT).softmax(-1)
-                slope = softmax_backward(g @ v.mT, weights, -1, weights.dtype)
-                total += slope if samples == 1 else slope.unflatten(0, (samples, heads)).sum(0)
-                into[0][part] = (slope @ k).unflatten(0, (samples, heads))
-                into[1][part] = (slope.mT @ q).unflatten(0, (samples, heads))
-                into[2][part] = (weights.mT @ g).unflatten(0, (samples, heads))
-        into_scale = (into[0] * unit_query).sum((0, 1, 3, 4)).unsqueeze(1)
-        into[0] *= scale.unsqueeze(1)
+                addend = addend + ctx.mask[kind]
+            _window_gradients(addend, total, *(t[..., kind, :, :, :] for t in parts), step)
+        along = torch.linalg.vecdot(into[:2], units[:2]).unsqueeze(-1)
+        into_scale = along[0].sum((0, 1, 3))
         # The part along the vector does not turn it.
-        units = torch.stack([unit_query, unit_key])
-        along = (into[:2] * units).sum(-1, keepdim=True)
-        into[:2].addcmul_(units, along, value=-1).div_(length)
-        return into.permute(1, 2, 4, 0, 3, 5), into_scale, into_bias, None
+        into[:2].addcmul_(units[:2], along, value=-1).div_(length)
+        into[0] *= scale.unsqueeze(1)
+        return into.permute(2, 1, 4, 0, 3, 5), into_scale, into_bias, None
 
 
-softmax_backward = torch.ops.aten._softmax_backward_data
+def _window_gradients(
+    addend: Tensor, total: Tensor, query: Tensor, key: Tensor, value: Tensor, gradient: Tensor, into: Tensor, step: int
+) -> None:
+    """Gradients of attention with one addend ``(heads, tokens, tokens)``, for windows ``(N heads, tokens, width)``.
+
+    Writes those of query, key and value to ``into (3, N heads, tokens, width)`` and adds that of the addend to
+    ``total``. ``step``: how many of ``N heads`` pass at a time.
+    """
+    heads, rows = len(addend), len(query)
+    step = min(step, rows)
+    addends = addend.repeat(step // heads, 1, 1) if step > heads else addend
+    weights, slope = torch.empty_like(addends), torch.empty_like(addends)
+    for first in range(0, rows, step):
+        q, k, v, g, into_q, into_k, into_v = (t[first : first + step] for t in (query, key, value, gradient, *into))
+        if len(q) < step:
+            addends, weights, slope = (t[: len(q)] for t in (addends, weights, slope))
+        torch.baddbmm(addends, q, k.mT, out=weights)
+        torch.softmax(weights, -1, out=weights)
+        torch.bmm(g, v.mT, out=slope)
+        softmax_backward(slope, weights, -1, weights.dtype, grad_input=slope)
+        for sample in slope.split(heads):
+            total += sample
+        torch.bmm(slope, k, out=into_q)
+        torch.bmm(slope.mT, q, out=into_k)
+        torch.bmm(weights.mT, g, out=into_v)
+
+
+softmax_backward = torch.ops.aten._softmax_backward_data.out

@@ -25,7 +25,10 @@ class AffineOfTime(nn.Module):
     def forward(self, time: Tensor | None) -> Tensor:
         if time is None or self.weight is None:
             return self.bias.unsqueeze(0)
-        return torch.addcmul(self.bias, time, self.weight.squeeze(1))
+        slope = self.weight.squeeze(1)
+        if time.shape[0] == 1:  # no batch that the backward pass would have to sum over
+            return torch.addcmul(self.bias, time.squeeze(), slope).unsqueeze(0)
+        return torch.addcmul(self.bias, time, slope)
 
     def reset(self, deviation: float, offset: float) -> None:
         """Initial weights: a normal slope, a constant offset."""
