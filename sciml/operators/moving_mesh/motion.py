@@ -95,8 +95,9 @@ def coarser(owner: str, cells: tuple[int, ...], factor: int) -> tuple[int, ...]:
     """
     if factor > 1 and (any(n % factor for n in cells) or min(cells) < 3 * factor):
         raise DataError(
-            f"{owner}: a grid of {' x '.join(map(str, cells))} cells does not fit coarsen={factor}; expected a multiple "
-            f"of {factor} along each axis, {3 * factor} or more; choose another coarsen, or data of another resolution"
+            f"{owner}: a grid of {' x '.join(map(str, cells))} cells does not fit coarsen={factor}; expected a "
+            f"multiple of {factor} along each axis, {3 * factor} or more; choose another coarsen, or data of another "
+            "resolution"
         )
     return tuple(n // factor for n in cells)
 
