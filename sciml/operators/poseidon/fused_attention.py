@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from sciml.operators.layers.linear import transformed, under_func
 
 NORM_EPS = 1e-12
-CHUNK = 2**18
+CHUNK = 2**19
 """Logits that the backward pass holds at a time: few enough to stay in a core's cache."""
 
 

@@ -86,15 +86,22 @@ def _of_pairs(values: Tensor, position: Tensor) -> Tensor:
 
 
 class _PositionBias(torch.autograd.Function):
+    """Remembers which hidden values are on, which is all of them that its gradients need.
+
+    With slopes S of the answers (heads x offsets), offsets T (with the ones) and M = 1 where a hidden value is on, all
+    three gradients are sums over ``G[h, c, j] = sum_o S[h, o] T[o, c] M[o, j]``.
+    """
+
     @staticmethod
     def forward(ctx, weight: Tensor, shift: Tensor, last: Tensor, table: Tensor, position: Tensor) -> Tensor:
-        values = _values(_hidden(weight, shift, table).relu_(), last)
-        ctx.save_for_backward(weight, shift, last, table, position, values)
+        hidden = _hidden(weight, shift, table).relu_()
+        values = _values(hidden, last)
+        ctx.save_for_backward(weight, shift, last, table, position, values, hidden.gt_(0))
         return _of_pairs(values, position)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, shift, last, table, position, values = ctx.saved_tensors
+        weight, shift, last, table, position, values, on = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: these gradients are differentiated themselves
             parameters = (weight, shift, last)
             wanted = [t for t, needed in zip(parameters, ctx.needs_input_grad, strict=False) if needed]
@@ -103,9 +110,7 @@ class _PositionBias(torch.autograd.Function):
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None, None
         slope = torch.zeros_like(values).index_add_(1, position, gradient.flatten(1))
         slope.mul_(values).mul_(1 - values / 16)
-        hidden = _hidden(weight, shift, table).relu_()
-        into_last = linear(slope, hidden.t())
-        into_hidden = linear(slope.t(), last.t())
-        torch.ops.aten.threshold_backward.grad_input(into_hidden, hidden, 0, grad_input=into_hidden)
-        into_both = linear(table.t().contiguous(), into_hidden.t())
+        sums = linear((slope.unsqueeze(1) * table.t()).flatten(0, 1), on.t()).unflatten(0, (len(slope), -1))
+        into_last = (sums * torch.cat((weight.t(), shift.unsqueeze(0)))).sum(1)
+        into_both = (sums * last.unsqueeze(1)).sum(0)
         return into_both[:2].t(), into_both[2], into_last, None, None
