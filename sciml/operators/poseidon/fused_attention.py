@@ -99,10 +99,10 @@ class _CosineAttention(torch.autograd.Function):
         parts = [t.view(*t.shape[:-5], kinds, -1, tokens, width) for t in (query, units[1], units[2], gradient, into)]
         step = heads * max(1, CHUNK // (heads * tokens**2))
         for kind in range(kinds):
-            addend, total = (bias, into_bias) if bias.ndim == 3 else (bias[kind], into_bias[kind])
+            addends, total = ([bias], into_bias) if bias.ndim == 3 else ([bias[kind]], into_bias[kind])
             if ctx.mask is not None:
-                addend = addend + ctx.mask[kind]
-            _window_gradients(addend, total, *(t[..., kind, :, :, :] for t in parts), step)
+                addends.append(ctx.mask[kind])
+            _window_gradients(addends, total, *(t[..., kind, :, :, :] for t in parts), step)
         along = torch.linalg.vecdot(into[:2], units[:2]).unsqueeze(-1)
         into_scale = along[0].sum((0, 1, 3))
         # The part along the vector does not turn it.
@@ -112,26 +112,32 @@ class _CosineAttention(torch.autograd.Function):
 
 
 def _window_gradients(
-    addend: Tensor, total: Tensor, query: Tensor, key: Tensor, value: Tensor, gradient: Tensor, into: Tensor, step: int
+    addends: list[Tensor],
+    total: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gradient: Tensor,
+    into: Tensor,
+    step: int,
 ) -> None:
-    """Gradients of attention with one addend ``(heads, tokens, tokens)``, for windows ``(N heads, tokens, width)``.
+    """Gradients of attention with the same addends ``(heads or 1, tokens, tokens)`` in all windows
+    ``(N heads, tokens, width)``.
 
-    Writes those of query, key and value to ``into (3, N heads, tokens, width)`` and adds that of the addend to
-    ``total``. ``step``: how many of ``N heads`` pass at a time.
+    Writes those of query, key and value to ``into (3, N heads, tokens, width)`` and adds that of the addends to
+    ``total (heads, tokens, tokens)``. ``step``: how many of ``N heads`` pass at a time.
     """
-    heads, rows = len(addend), len(query)
-    step = min(step, rows)
-    addends = addend.repeat(step // heads, 1, 1) if step > heads else addend
-    weights, slope = torch.empty_like(addends), torch.empty_like(addends)
-    for first in range(0, rows, step):
+    weights, slope = (query.new_empty(min(step, len(query)), *total.shape[1:]) for _ in range(2))
+    for first in range(0, len(query), step):
         q, k, v, g, into_q, into_k, into_v = (t[first : first + step] for t in (query, key, value, gradient, *into))
-        if len(q) < step:
-            addends, weights, slope = (t[: len(q)] for t in (addends, weights, slope))
-        torch.baddbmm(addends, q, k.mT, out=weights)
+        weights, slope = weights[: len(q)], slope[: len(q)]
+        torch.bmm(q, k.mT, out=weights)
+        for addend in addends:
+            weights.view(-1, *total.shape).add_(addend)
         torch.softmax(weights, -1, out=weights)
         torch.bmm(g, v.mT, out=slope)
         softmax_backward(slope, weights, -1, weights.dtype, grad_input=slope)
-        for sample in slope.split(heads):
+        for sample in slope.split(len(total)):
             total += sample
         torch.bmm(slope, k, out=into_q)
         torch.bmm(slope.mT, q, out=into_k)
