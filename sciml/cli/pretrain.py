@@ -51,7 +51,7 @@ def pretrain(
             "-p",
             metavar="NAME,NAME",
             help="The mixture: see 'sciml problems'.",
-            show_default="six problems in the plane",
+            show_default="seven problems in the plane",
         ),
     ] = None,
     size: Annotated[

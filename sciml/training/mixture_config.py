@@ -52,12 +52,14 @@ RECIPE: dict[str, Any] = {
     "task": {"pairs": "successive", "target": "increment", "loss": "relative_l1"},
     "optimizer": {"learning_rate": 3e-3, "weight_decay": 1e-2, "clip": 5.0},
     "budget": {"minutes": 10.0},
-    "problems": {name: {} for name in ("burgers", "cavity", "gray_scott", "periodic_flow", "tube", "vorticity")},
+    "problems": {
+        name: {} for name in ("burgers", "cavity", "cylinder", "gray_scott", "periodic_flow", "tube", "vorticity")
+    },
 }
 """``sciml pretrain`` without arguments."""
 
 CASES = {"train": 96, "validation": 4, "test": 8}
-"""Cases of every problem of the recipe: half a minute of generation on two cores."""
+"""Cases of every problem of the recipe: a few minutes of generation on two cores, most of them for the cylinders."""
 
 
 class MixtureEntry(Section):

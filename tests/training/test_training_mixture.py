@@ -401,13 +401,13 @@ def test_fewer_samples_than_processes(data, tmp_path, monkeypatch):
 
 def test_recipe_and_what_overrides_it(tmp_path):
     config = resolve_pretrain_config()
-    assert list(config.problems) == sorted(config.problems) and len(config.problems) == 6
+    assert list(config.problems) == sorted(config.problems) and len(config.problems) == 7
     assert config.operator.name == "poseidon"
     assert config.task.pairs == "successive" and config.task.target == "increment"
     every = resolve_pretrain_config(overrides=["task.pairs=all"]).task
     assert (every.pairs, every.target, every.loss) == ("all", "state", config.task.loss)
     assert resolve_pretrain_config(["vorticity", "tube"]) == resolve_pretrain_config(["tube", "vorticity"])
-    assert build_shared_operator(config, members_of(config)).n_parameters == 13
+    assert build_shared_operator(config, members_of(config)).n_parameters == 15
     chosen = resolve_pretrain_config(
         ["tube", "burgers"],
         overrides=[
