@@ -8,7 +8,7 @@ from sciml.operators.layers.linear import transformed, under_func
 
 NORM_EPS = 1e-12
 CHUNK = 2**19
-"""Logits that the backward pass holds at a time: few enough to stay in a core's cache."""
+"""Logits that the backward pass holds at a time: few enough to stay in a cache, enough for all cores to share."""
 
 
 def cosine_attention(
@@ -85,7 +85,7 @@ class _CosineAttention(torch.autograd.Function):
             wanted = [t for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False) if needed]
             found = iter(torch.autograd.grad(_plain(qkv, scale, bias, ctx.mask), wanted, gradient, create_graph=True))
             return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
-        batch, count, tokens, _, heads, width = qkv.shape
+        _, count, tokens, _, heads, width = qkv.shape
         # Copied once, so that every product below reads and writes without copies: (3, count, B, heads, tokens, width).
         units = qkv.permute(3, 1, 0, 4, 2, 5).contiguous()
         length = torch.linalg.vector_norm(units[:2], dim=-1, keepdim=True).clamp_min_(_least_length(qkv.dtype))
@@ -128,8 +128,8 @@ def _window_gradients(
     ``total (heads, tokens, tokens)``. ``step``: how many of ``N heads`` pass at a time.
     """
     weights, slope = (query.new_empty(min(step, len(query)), *total.shape[1:]) for _ in range(2))
-    for first in range(0, len(query), step):
-        q, k, v, g, into_q, into_k, into_v = (t[first : first + step] for t in (query, key, value, gradient, *into))
+    parts = zip(*(t.split(step) for t in (query, key, value, gradient, *into)), strict=True)
+    for q, k, v, g, into_q, into_k, into_v in parts:
         weights, slope = weights[: len(q)], slope[: len(q)]
         torch.bmm(q, k.mT, out=weights)
         for addend in addends:
