@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sciml.operators.layers.linear import under_func
+
 LEVELS = 2
 """Times that the grid is halved: the cells of each axis are a multiple of 2^LEVELS."""
 
@@ -49,6 +51,8 @@ class Stage(nn.Module):
         self.pool = (functional.avg_pool2d, functional.avg_pool3d)[dim - 2]
 
     def forward(self, x: Tensor, periodic: Sequence[bool]) -> Tensor:
+        if x.ndim == 4 and not under_func():  # the layout that convolutions on a CPU and on tensor cores want
+            x = x.contiguous(memory_format=torch.channels_last)
         kept = []
         for level, (first, second) in enumerate(self.down):
             if level:
