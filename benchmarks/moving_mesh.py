@@ -225,14 +225,19 @@ def side_by_side(work: Callable[..., Row], jobs: Sequence[tuple[Any, ...]], work
             return [job.result() for job in submitted]
 
 
+def add_arguments(parser: argparse.ArgumentParser, models: Mapping[str, Any], *, minutes: float) -> None:
+    """What runs are made, and of which data."""
+    parser.add_argument("--models", nargs="+", default=list(models), choices=list(models))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
+    parser.add_argument("--data", type=Path, default=Path("data").absolute())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", nargs="+", default=list(DATA), choices=list(DATA))
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
-    parser.add_argument("--data", type=Path, default=Path("data").absolute())
+    add_arguments(parser, MODELS, minutes=3.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for problem in arguments.problems:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from harness import Row, report
-from moving_mesh import DATA, LEARNED, STEEP, averaged, side_by_side, steep_burgers, trained
+from moving_mesh import DATA, LEARNED, STEEP, add_arguments, averaged, side_by_side, steep_burgers, trained
 from torch import nn
 
 PROBLEM, FILE = "burgers:2", "fine_burgers.h5"
@@ -88,11 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--coarsen", type=int, nargs="+", default=[3], help="cells of the data in one of the mesh")
     parser.add_argument("--share", type=float, default=0.5, help="of the monitor of the moved meshes")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
-    parser.add_argument("--data", type=Path, default=Path("data").absolute())
+    add_arguments(parser, MODELS, minutes=2.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = arguments.data / FILE

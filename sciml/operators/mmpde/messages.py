@@ -51,7 +51,7 @@ def _around(window: tuple[slice, ...], grid: Sequence[int]) -> list[int]:
 class _Sum(torch.autograd.Function):
     """Messages are made again in the backward pass instead of being kept: faster, and of an eighth the memory in 2D,
     because no copy is ever as large as all messages. They are made in place: arrays that are new for each neighbour
-    take three times as long to write, for the pages that they are given.
+    take longer to write, for the pages that they are given.
     """
 
     @staticmethod

@@ -71,7 +71,7 @@ def _hidden(weight: Tensor, shift: Tensor, table: Tensor) -> Tensor:
 
 def _values(hidden: Tensor, last: Tensor) -> Tensor:
     """``(heads, offsets)`` of hidden values ``(offsets, hidden)``."""
-    # The few heads come first here and below: libraries are up to four times slower for long, thin products.
+    # The few heads come first here and below: libraries are slower for long, thin products.
     return 16 * torch.sigmoid(linear(last, hidden))
 
 
