@@ -31,6 +31,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
+def input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of what went into ``linear``, from that of what came out ``(*, out)``."""
+    return linear(gradient, weight.t()) if _takes_onednn(gradient, weight, None) else gradient @ weight
+
+
+def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """Gradient ``(out, in)`` of the weight of ``linear``, from that of what came out ``(*, out)`` and what went in."""
+    rows, columns = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
+    if not _takes_onednn(rows, columns, None):
+        return rows.t() @ columns
+    # oneDNN is slow for long products that are taller than wide; turning them costs a copy of the weight.
+    if rows.shape[1] > columns.shape[1] and len(rows) > 4 * rows.shape[1]:
+        return linear(columns.t(), rows.t()).t()
+    return linear(rows.t(), columns.t())
+
+
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``gelu(x weight^T + bias)`` (the exact one), in one operation where no gradient is wanted."""
     if not torch.is_grad_enabled() and _takes_onednn(x, weight, bias):
@@ -40,13 +56,13 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 def _takes_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
-        x.device.type == weight.device.type == "cpu"
+        not transformed()  # first: compilers do not know what is cached
+        and not _made_by_intel()
+        and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and type(x) in (Tensor, nn.Parameter)
-        and not transformed()
         and not torch.is_autocast_enabled("cpu")
-        and not _made_by_intel()
         and _has_onednn()
     )
 
@@ -98,14 +114,9 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         into_x = into_weight = into_bias = None
         if ctx.needs_input_grad[0]:
-            into_x = linear(gradient, weight.t())
-        rows, columns = (t.reshape(-1, t.shape[-1]) for t in (gradient, x))
+            into_x = input_gradient(gradient, weight)
         if ctx.needs_input_grad[1]:
-            # oneDNN is slow for long products that are taller than wide; turning them costs a copy of the weight.
-            if weight.shape[0] > weight.shape[1] and len(rows) > 4 * weight.shape[0]:
-                into_weight = linear(columns.t(), rows.t()).t()
-            else:
-                into_weight = linear(rows.t(), columns.t())
+            into_weight = weight_gradient(gradient, x)
         if ctx.needs_input_grad[2]:
-            into_bias = rows.sum(0)
+            into_bias = gradient.reshape(-1, gradient.shape[-1]).sum(0)
         return into_x, into_weight, into_bias

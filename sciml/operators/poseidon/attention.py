@@ -2,13 +2,13 @@
 
 import math
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from sciml.operators.layers.linear import Linear, linear, transformed
+from sciml.operators.layers.linear import Linear, input_gradient, linear, transformed, weight_gradient
 from sciml.operators.poseidon.fused_attention import cosine_attention
 from sciml.operators.poseidon.position_bias import position_bias
 from sciml.operators.poseidon.windows import Size
@@ -53,24 +53,34 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, size: Size, mask: Tensor | None) -> Tensor:
         """``windows (B, count, tokens, channels)`` of ``size`` tokens, ``mask (count, 1, tokens, tokens)`` or None."""
-        inner = self.self
-        qkv = self._projections(windows).unflatten(3, (3, self.heads, -1))
-        scale = inner.logit_scale.clamp(max=LARGEST_SCALE).exp().squeeze(2)
+        tensors = self.tensors()
+        qkv = projections(windows, tensors).unflatten(3, (3, self.heads, -1))
         dropout = self.weights_dropout if self.training else 0.0
-        found = cosine_attention(qkv, scale, *self.bias(size, mask, windows), dropout)
+        found = cosine_attention(qkv, scale_of(tensors.logit_scale), *self.bias(size, mask, windows), dropout)
         return self.dropout(self.output.dense(found.reshape(windows.shape)))
 
-    def _projections(self, windows: Tensor) -> Tensor:
-        """Query, key and value side by side, ``(B, count, tokens, 3 channels)``."""
-        query, key, value = layers = self.self.query, self.self.key, self.self.value
-        weights = [layer.weight for layer in layers]
-        # Copying the answers can be cheaper than copying the weights. Not where it would tie a program to a batch size.
-        if not transformed() and windows.numel() < 3 * key.weight.numel():
-            return torch.cat([layer(windows) for layer in layers], -1)
-        shift = None
-        if query.bias is not None:
-            shift = torch.cat([query.bias, torch.zeros_like(query.bias), value.bias])
-        return linear(windows, torch.cat(weights), shift)
+    def tensors(self) -> "AttentionTensors":
+        """Its parameters."""
+        inner, (first, _, last) = self.self, self.self.continuous_position_bias_mlp
+        query, key, value, out = inner.query, inner.key, inner.value, self.output.dense
+        return AttentionTensors(
+            query.weight,
+            query.bias,
+            key.weight,
+            value.weight,
+            value.bias,
+            inner.logit_scale,
+            first.weight,
+            first.bias,
+            last.weight,
+            out.weight,
+            out.bias,
+        )
+
+    def parts(self) -> list[nn.Module]:
+        """The modules that hold these parameters."""
+        inner, (first, _, last) = self.self, self.self.continuous_position_bias_mlp
+        return [inner.query, inner.key, inner.value, first, last, self.output.dense]
 
     # ---------------------------------------------------------------------------------------------- position bias
 
@@ -101,6 +111,59 @@ class WindowAttention(nn.Module):
     def train(self, mode: bool = True) -> "WindowAttention":
         self.forget()
         return super().train(mode)
+
+
+class AttentionTensors(NamedTuple):
+    """The parameters of attention: weights ``(channels, channels)`` and biases ``(channels,)`` or None of query, key,
+    value and output, ``logit_scale (heads, 1, 1)``, and those of ``position_bias``."""
+
+    query: Tensor
+    query_bias: Tensor | None
+    key: Tensor
+    value: Tensor
+    value_bias: Tensor | None
+    logit_scale: Tensor
+    weight: Tensor
+    shift: Tensor
+    last: Tensor
+    out: Tensor
+    out_bias: Tensor
+
+
+def scale_of(logit_scale: Tensor) -> Tensor:
+    """What the cosines are multiplied by, ``(heads, 1)``."""
+    return logit_scale.clamp(max=LARGEST_SCALE).exp().squeeze(2)
+
+
+def projections(windows: Tensor, tensors: AttentionTensors) -> Tensor:
+    """Query, key and value side by side, ``(*, 3 channels)``."""
+    weights = (tensors.query, tensors.key, tensors.value)
+    if one_by_one(windows, tensors.key):
+        shifts = (tensors.query_bias, None, tensors.value_bias)
+        return torch.cat([linear(windows, w, b) for w, b in zip(weights, shifts, strict=True)], -1)
+    shift = None
+    if tensors.query_bias is not None:
+        shift = torch.cat([tensors.query_bias, torch.zeros_like(tensors.query_bias), tensors.value_bias])
+    return linear(windows, torch.cat(weights), shift)
+
+
+def projection_gradients(gradient: Tensor, windows: Tensor, tensors: AttentionTensors) -> tuple[Tensor, ...]:
+    """Gradients of ``projections`` with respect to the windows and the five tensors, from that of the answers."""
+    weights, channels = (tensors.query, tensors.key, tensors.value), windows.shape[-1]
+    if one_by_one(windows, tensors.key):
+        into_query, into_key, into_value = gradient.split(channels, -1)
+        into_windows = input_gradient(into_query, tensors.query) + input_gradient(into_key, tensors.key)
+        into_windows += input_gradient(into_value, tensors.value)
+    else:
+        into_windows = input_gradient(gradient, torch.cat(weights))
+    query, key, value = weight_gradient(gradient, windows).split(channels)
+    query_bias, _, value_bias = gradient.sum((0, 1, 2)).split(channels)
+    return into_windows, query, query_bias, key, value, value_bias
+
+
+def one_by_one(windows: Tensor, weight: Tensor) -> bool:
+    """Whether copying the answers is cheaper than copying the weights. Not where it would tie a program to a batch."""
+    return not transformed() and windows.numel() < 3 * weight.numel()
 
 
 _steps = 0

@@ -12,6 +12,13 @@ from torch.nn import functional as F
 
 from sciml.operators.layers.linear import Linear, linear_gelu
 from sciml.operators.poseidon.attention import WindowAttention
+from sciml.operators.poseidon.branches import (
+    AttentionSettings,
+    MlpTensors,
+    attention_branch,
+    branch_applies,
+    mlp_branch,
+)
 from sciml.operators.poseidon.config import PoseidonConfig
 from sciml.operators.poseidon.norms import Condition, ConditionedNorm, PlainNorm
 from sciml.operators.poseidon.windows import Size, partition, shift_mask, unpartition, window_and_shift
@@ -83,17 +90,30 @@ class SwinBlock(nn.Module):
         if not self.shifted:
             shift = (0, 0)
         mask = None if self.periodic else shift_mask(grid, window, shift, x)
-        attended = self.attention(partition(x, window, shift), window, mask)
-        attended = unpartition(attended, grid, window, shift)
-        x = x + drop_path(self.layernorm_before(attended, condition), self.drop, self.training)
-        made = self.dropout(self.output.dense(self._hidden(x)))
-        return x + drop_path(self.layernorm_after(made, condition), self.drop, self.training)
+        x = x + drop_path(self._attended(x, condition, window, shift, mask), self.drop, self.training)
+        return x + drop_path(self._mixed(x, condition), self.drop, self.training)
 
-    def _hidden(self, x: Tensor) -> Tensor:
-        dense = self.intermediate.dense
+    def _attended(self, x: Tensor, condition: Condition, window: Size, shift: Size, mask: Tensor | None) -> Tensor:
+        grid, attention, norm = (x.shape[1], x.shape[2]), self.attention, self.layernorm_before
+        if not self._drops(attention.weights_dropout) and branch_applies(x, condition, [*attention.parts(), norm]):
+            settings = AttentionSettings(grid, window, shift, self.reference, attention.heads, mask, norm.eps)
+            return attention_branch(settings, x, condition.time, attention.tensors(), norm.tensors())
+        attended = attention(partition(x, window, shift), window, mask)
+        return norm(unpartition(attended, grid, window, shift), condition)
+
+    def _mixed(self, x: Tensor, condition: Condition) -> Tensor:
+        first, second, norm = self.intermediate.dense, self.output.dense, self.layernorm_after
         if self.activation is F.gelu:
-            return linear_gelu(x, dense.weight, dense.bias)
-        return self.activation(dense(x))
+            if not self._drops(self.dropout.p) and branch_applies(x, condition, [first, second, norm]):
+                tensors = MlpTensors(first.weight, first.bias, second.weight, second.bias)
+                return mlp_branch(norm.eps, x, condition.time, tensors, norm.tensors())
+            hidden = linear_gelu(x, first.weight, first.bias)
+        else:
+            hidden = self.activation(first(x))
+        return norm(self.dropout(second(hidden)), condition)
+
+    def _drops(self, rate: float) -> bool:
+        return self.training and rate > 0
 
 
 class PeriodicConv2d(nn.Conv2d):

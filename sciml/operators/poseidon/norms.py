@@ -23,18 +23,29 @@ class AffineOfTime(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
 
     def forward(self, time: Tensor | None) -> Tensor:
-        if time is None or self.weight is None:
-            return self.bias.unsqueeze(0)
-        slope = self.weight.squeeze(1)
-        if time.shape[0] == 1:  # no batch that the backward pass would have to sum over
-            return torch.addcmul(self.bias, time.squeeze(), slope).unsqueeze(0)
-        return torch.addcmul(self.bias, time, slope)
+        return affine_of_time(self.weight, self.bias, time)
 
     def reset(self, deviation: float, offset: float) -> None:
         """Initial weights: a normal slope, a constant offset."""
         if self.weight is not None:
             nn.init.normal_(self.weight, 0.0, deviation)
         nn.init.constant_(self.bias, offset)
+
+
+def affine_of_time(slope: Tensor | None, offset: Tensor, time: Tensor | None) -> Tensor:
+    """``(B, channels)``, or ``(1, channels)`` where nothing depends on the time."""
+    if time is None or slope is None:
+        return offset.unsqueeze(0)
+    return torch.addcmul(offset, time, slope.t())
+
+
+class NormTensors(NamedTuple):
+    """What a norm without physical parameters is made of: slopes ``(channels, 1)`` or None, offsets ``(channels,)``."""
+
+    gain_slope: Tensor | None
+    gain: Tensor
+    shift_slope: Tensor | None
+    shift: Tensor
 
 
 class ConditionedNorm(nn.Module):
@@ -46,7 +57,6 @@ class ConditionedNorm(nn.Module):
 
     def __init__(self, channels: int, eps: float, timed: bool, embedding: int, gain: float) -> None:
         super().__init__()
-        self.channels = channels
         self.eps = eps
         self.gain = gain
         self.weight = AffineOfTime(channels, timed)
@@ -65,11 +75,13 @@ class ConditionedNorm(nn.Module):
         if self.parameters_weight is not None:
             more_gain, more_shift = self.parameters_weight(condition.parameters).chunk(2, -1)
             gain, shift = gain + more_gain, shift + more_shift
-        if x.shape[0] == 1 and gain.dtype == x.dtype:
-            return F.layer_norm(x, (self.channels,), gain.squeeze(0), shift.squeeze(0), self.eps)
-        shape = (gain.shape[0], *(1,) * (x.ndim - 2), self.channels)
-        normal = F.layer_norm(x, (self.channels,), eps=self.eps)
-        return torch.addcmul(shift.view(shape), normal, gain.view(shape))
+        return norm_of_samples(x, gain, shift, self.eps)
+
+    def tensors(self) -> NormTensors | None:
+        """Its parameters, or None where physical parameters have a part."""
+        if self.parameters_weight is not None:
+            return None
+        return NormTensors(self.weight.weight, self.weight.bias, self.bias.weight, self.bias.bias)
 
 
 class PlainNorm(nn.LayerNorm):
@@ -84,3 +96,66 @@ class PlainNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
         return super().forward(x)
+
+    def tensors(self) -> NormTensors:
+        return NormTensors(None, self.weight, None, self.bias)
+
+
+def norm_of_samples(x: Tensor, gain: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """The norm of ``x (B, *, channels)`` with a gain and a shift for each sample or one for all."""
+    channels = x.shape[-1:]
+    if gain.shape[0] == 1 and gain.dtype == x.dtype:
+        return F.layer_norm(x, channels, gain.squeeze(0), shift.squeeze(0), eps)
+    shape = (gain.shape[0], *(1,) * (x.ndim - 2), *channels)
+    return torch.addcmul(shift.view(shape), F.layer_norm(x, channels, eps=eps), gain.view(shape))
+
+
+# --------------------------------------------------------------------------------- the same with a backward by hand
+
+
+class Normed(NamedTuple):
+    """What the backward pass needs of a norm: what went in ``(B, *, channels)``, mean and 1 / deviation of each token,
+    gain and shift ``(channels,)`` or, if each sample has its own, ``(B, channels)``."""
+
+    x: Tensor
+    mean: Tensor
+    scale: Tensor
+    gain: Tensor
+    shift: Tensor
+
+
+def apply_norm(x: Tensor, tensors: NormTensors, time: Tensor | None, eps: float) -> tuple[Tensor, Normed]:
+    """The norm, and what its gradients need; not differentiable by torch."""
+    gain = affine_of_time(tensors.gain_slope, tensors.gain, time)
+    shift = affine_of_time(tensors.shift_slope, tensors.shift, time)
+    channels = x.shape[-1:]
+    if gain.shape[0] == 1:
+        gain, shift = gain[0], shift[0]
+        out, mean, scale = torch.native_layer_norm(x, channels, gain, shift, eps)
+        return out, Normed(x, mean, scale, gain, shift)
+    out, mean, scale = torch.native_layer_norm(x, channels, None, None, eps)
+    shape = (gain.shape[0], *(1,) * (x.ndim - 2), *channels)
+    torch.addcmul(shift.view(shape), out, gain.view(shape), out=out)
+    return out, Normed(x, mean, scale, gain, shift)
+
+
+def norm_gradients(gradient: Tensor, kept: Normed, time: Tensor | None) -> tuple[Tensor, NormTensors]:
+    """Gradients of ``apply_norm`` with respect to x and to the tensors."""
+    x, mean, scale, gain, shift = kept
+    if gain.ndim == 1:
+        into_x, into_gain, into_shift = _kernel(gradient, x, mean, scale, gain, shift)
+        slopes = [None, None] if time is None else [t.unsqueeze(1) * time for t in (into_gain, into_shift)]
+        return into_x, NormTensors(slopes[0], into_gain, slopes[1], into_shift)
+    # Sample by sample: torch's kernel takes one gain, and what it reads twice stays in the cache.
+    parts = [_kernel(*sample) for sample in zip(gradient, x, mean, scale, gain, shift, strict=True)]
+    into_x, into_gain, into_shift = (torch.stack(each) for each in zip(*parts, strict=True))
+    return into_x, NormTensors(into_gain.t() @ time, into_gain.sum(0), into_shift.t() @ time, into_shift.sum(0))
+
+
+def _kernel(
+    gradient: Tensor, x: Tensor, mean: Tensor, scale: Tensor, gain: Tensor, shift: Tensor
+) -> tuple[Tensor, ...]:
+    return layer_norm_backward(gradient, x, x.shape[-1:], mean, scale, gain, shift, [True, True, True])
+
+
+layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default

@@ -2,13 +2,16 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sciml.operators.layers.linear import linear, transformed
+from sciml.operators.layers.linear import linear
 from sciml.operators.poseidon.windows import Size
+
+LARGEST = 16
 
 
 def position_bias(weight: Tensor, shift: Tensor, last: Tensor, size: Size, reference: Size) -> Tensor:
@@ -19,16 +22,17 @@ def position_bias(weight: Tensor, shift: Tensor, last: Tensor, size: Size, refer
         size: tokens along the sides of the window.
         reference: the sides that offsets are measured by.
 
-    The biases of all blocks are a good part of a step on a small batch: on a CPU the backward pass is our own, with one
-    product instead of three.
     """
-    constants = _constants if torch.compiler.is_compiling() else _kept_constants
-    table, position = constants(size, reference, weight.device, weight.dtype)
-    parameters = (weight, shift, last)
-    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in parameters)
-    if wanted and weight.device.type == "cpu" and not transformed():
-        return _PositionBias.apply(*parameters, table, position)
-    return _plain(*parameters, table, position)
+    table, _, position = constants(size, reference, weight)
+    both = torch.cat((weight, shift.unsqueeze(1)), 1)
+    return _of_pairs(_sigmoids(linear(table, both).relu(), last) * LARGEST, position)
+
+
+def constants(size: Size, reference: Size, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The table of offsets, with a column of ones whose weight is the shift; its transpose times the largest bias; and
+    the offset of each pair of tokens."""
+    made = _constants if torch.compiler.is_compiling() else _kept_constants
+    return made(size, reference, like.device, like.dtype)
 
 
 def offsets(size: Size, reference: Size, device: torch.device) -> Tensor:
@@ -52,31 +56,23 @@ def offset_of_pairs(size: Size, device: torch.device) -> Tensor:
     return (down * (2 * width - 1) + right).flatten()
 
 
-def _constants(size: Size, reference: Size, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    # With a column of ones, whose weight is the shift.
+def _constants(size: Size, reference: Size, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     table = F.pad(offsets(size, reference, device).to(dtype), (0, 1), value=1.0)
-    return table, offset_of_pairs(size, device)
+    return table, LARGEST * table.t(), offset_of_pairs(size, device)
 
 
 @functools.lru_cache(maxsize=32)
-def _kept_constants(size: Size, reference: Size, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _kept_constants(
+    size: Size, reference: Size, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
     with torch.inference_mode(False):  # training may use them after an evaluation has made them
         return _constants(size, reference, device, dtype)
 
 
-def _hidden(weight: Tensor, shift: Tensor, table: Tensor) -> Tensor:
-    """``(offsets, hidden)`` before the relu."""
-    return linear(table, torch.cat((weight, shift.unsqueeze(1)), 1))
-
-
-def _values(hidden: Tensor, last: Tensor) -> Tensor:
+def _sigmoids(hidden: Tensor, last: Tensor) -> Tensor:
     """``(heads, offsets)`` of hidden values ``(offsets, hidden)``."""
     # The few heads come first here and below: libraries are slower for long, thin products.
-    return 16 * torch.sigmoid(linear(last, hidden))
-
-
-def _plain(weight: Tensor, shift: Tensor, last: Tensor, table: Tensor, position: Tensor) -> Tensor:
-    return _of_pairs(_values(_hidden(weight, shift, table).relu(), last), position)
+    return torch.sigmoid(linear(last, hidden))
 
 
 def _of_pairs(values: Tensor, position: Tensor) -> Tensor:
@@ -85,32 +81,43 @@ def _of_pairs(values: Tensor, position: Tensor) -> Tensor:
     return values.index_select(1, position).view(-1, tokens, tokens)
 
 
-class _PositionBias(torch.autograd.Function):
-    """Remembers which hidden values are on, which is all of them that its gradients need.
+# --------------------------------------------------------------------------------- the same with a backward by hand
 
-    With slopes S of the answers (heads x offsets), offsets T (with the ones) and M = 1 where a hidden value is on, all
-    three gradients are sums over ``G[h, c, j] = sum_o S[h, o] T[o, c] M[o, j]``.
+
+class Biased(NamedTuple):
+    """What the backward pass needs: weight and shift side by side ``(hidden, 3)``, the sigmoids ``(heads, offsets)``,
+    and the constants."""
+
+    both: Tensor
+    sigmoids: Tensor
+    table: Tensor
+    scaled: Tensor
+    position: Tensor
+
+
+def make_bias(weight: Tensor, shift: Tensor, last: Tensor, size: Size, reference: Size) -> tuple[Tensor, Biased]:
+    """``position_bias``, and what its gradients need; not differentiable by torch."""
+    kept = constants(size, reference, weight)
+    both = torch.cat((weight, shift.unsqueeze(1)), 1)
+    sigmoids = _sigmoids(linear(kept[0], both).relu_(), last)
+    return _of_pairs(sigmoids * LARGEST, kept[2]), Biased(both, sigmoids, *kept)
+
+
+def bias_gradients(gradient: Tensor, kept: Biased, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``make_bias`` with respect to ``weight``, ``shift`` and ``last``, by one product instead of three.
+
+    With slopes S of what the sigmoids were taken of (heads x offsets), offsets T (with the ones) and M = 1 where a
+    hidden value is on, all three gradients are sums over ``G[h, c, j] = sum_o S[h, o] T[o, c] M[o, j]``. The hidden
+    values are many, and soon made again.
     """
+    both, sigmoids, table, scaled, position = kept
+    slope = torch.zeros_like(sigmoids).index_add_(1, position, gradient.flatten(1))
+    sigmoid_backward(slope, sigmoids, grad_input=slope)
+    on = linear(table, both).gt_(0)
+    sums = linear((slope.unsqueeze(1) * scaled).flatten(0, 1), on.t()).view(len(slope), 3, -1)
+    into_last = (sums * both.t()).sum(1)
+    into_both = (sums * last.unsqueeze(1)).sum(0)
+    return into_both[:2].t(), into_both[2], into_last
 
-    @staticmethod
-    def forward(ctx, weight: Tensor, shift: Tensor, last: Tensor, table: Tensor, position: Tensor) -> Tensor:
-        hidden = _hidden(weight, shift, table).relu_()
-        values = _values(hidden, last)
-        ctx.save_for_backward(weight, shift, last, table, position, values, hidden.gt_(0))
-        return _of_pairs(values, position)
 
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, shift, last, table, position, values, on = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: these gradients are differentiated themselves
-            parameters = (weight, shift, last)
-            wanted = [t for t, needed in zip(parameters, ctx.needs_input_grad, strict=False) if needed]
-            bias = _plain(*parameters, table, position)
-            found = iter(torch.autograd.grad(bias, wanted, gradient, create_graph=True))
-            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None, None
-        slope = torch.zeros_like(values).index_add_(1, position, gradient.flatten(1))
-        slope.mul_(values).mul_(1 - values / 16)
-        sums = linear((slope.unsqueeze(1) * table.t()).flatten(0, 1), on.t()).unflatten(0, (len(slope), -1))
-        into_last = (sums * torch.cat((weight.t(), shift.unsqueeze(0)))).sum(1)
-        into_both = (sums * last.unsqueeze(1)).sum(0)
-        return into_both[:2].t(), into_both[2], into_last, None, None
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
