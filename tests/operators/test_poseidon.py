@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sciml.errors import ConfigError, DataError
 from sciml.operators import Poseidon, create_operator
 from sciml.operators.poseidon import PoseidonConfig
-from sciml.operators.poseidon.blocks import ConvNextBlock, PeriodicConv2d, ResNetBlock, SwinBlock, drop_path
+from sciml.operators.poseidon.blocks import ConvNextBlock, PeriodicConv2d, ResNetBlock, SwinBlock, kept_samples
 from sciml.operators.poseidon.loss import grouped_loss
 from sciml.operators.poseidon.norms import Condition, ConditionedNorm, PlainNorm
 from sciml.operators.poseidon.resampling import resample
@@ -455,11 +455,11 @@ def test_drop_path_grows_along_the_order_of_execution():
 def test_drop_path_drops_whole_samples_without_a_bias():
     torch.manual_seed(0)
     x = torch.ones(20_000, 2, 3, dtype=torch.float64)
-    y = drop_path(x, 0.3, training=True)
-    assert torch.equal(y, y[:, :1, :1].expand_as(y))
+    y = kept_samples(x, 0.3, training=True)
+    assert y.shape == (20_000, 1, 1) and y.dtype == x.dtype
     assert set(y.unique().tolist()) == {0.0, 1 / 0.7}
     assert y.mean().item() == pytest.approx(1, abs=5 * math.sqrt(0.3 / 0.7 / 20_000))
-    assert drop_path(x, 0.3, training=False) is x and drop_path(x, 0.0, training=True) is x
+    assert kept_samples(x, 0.3, training=False) is None and kept_samples(x, 0.0, training=True) is None
 
 
 def test_drop_path_drops_both_branches_of_a_block():

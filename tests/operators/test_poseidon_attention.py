@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciml.operators import Poseidon
+from sciml.operators.poseidon import fused_attention
 from sciml.operators.poseidon.attention import WindowAttention
 from sciml.operators.poseidon.fused_attention import cosine_attention
-from sciml.operators.poseidon.position_bias import offset_of_pairs, offsets, position_bias
+from sciml.operators.poseidon.position_bias import bias_gradients, make_bias, offset_of_pairs, offsets, position_bias
 from sciml.operators.poseidon.windows import partition, shift_mask, unpartition
 
 
@@ -230,7 +231,7 @@ def test_made_in_inference_mode():
     assert torch.equal(evaluated(operator)[0], after.clone())
 
 
-# -------------------------------------------------------------------------------------------------- its own backward
+# ----------------------------------------------------------------------------------------------------- the pieces
 
 
 def attention_inputs(tokens: int, count: int, per_window: bool, batch: int = 2) -> tuple[Tensor, ...]:
@@ -249,58 +250,43 @@ def plain_attention(qkv: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("per_window", [False, True])
-@pytest.mark.parametrize("tokens, count", [(1, 3), (4, 1), (4, 3), (9, 2)])
-def test_gradients_of_attention(tokens, count, per_window):
-    inputs = attention_inputs(tokens, count, per_window)
-    assert torch.autograd.gradcheck(cosine_attention, inputs)
-    assert torch.autograd.gradgradcheck(cosine_attention, inputs, fast_mode=True)
-    y = cosine_attention(*inputs)
-    expected = plain_attention(*inputs)
-    close(y, expected)
-    upstream = torch.randn_like(y)
-    for found, wanted in zip(
-        torch.autograd.grad(y, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
-    ):
-        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
-
-
-def test_a_mask_stands_beside_the_bias():
-    qkv, scale, bias = inputs = attention_inputs(4, 3, False)
+def test_attention_as_a_formula(per_window):
+    qkv, scale, bias = inputs = attention_inputs(4, 3, per_window)
+    close(cosine_attention(*inputs), plain_attention(*inputs))
     mask = -3 * torch.rand(3, 1, 4, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda *t: cosine_attention(*t, mask), inputs)
-    assert torch.autograd.gradgradcheck(lambda *t: cosine_attention(*t, mask), inputs, fast_mode=True)
     close(cosine_attention(*inputs, mask), plain_attention(qkv, scale, bias + mask))
 
 
-def test_gradients_of_attention_in_pieces():
-    """More samples than the backward pass takes at a time, and not a multiple."""
-    inputs = attention_inputs(64, 2, True, batch=37)
-    upstream = torch.randn(37, 2, 64, 2, 3, dtype=torch.float64)
-    found = torch.autograd.grad(cosine_attention(*inputs), inputs, upstream)
-    wanted = torch.autograd.grad(plain_attention(*inputs), inputs, upstream)
-    for a, b in zip(found, wanted, strict=True):
-        close(a, b, 1e-11)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("tokens, count", [(1, 3), (4, 1), (4, 3), (9, 2), (64, 5)])
+def test_gradients_of_attention(tokens, count, masked, batch, monkeypatch):
+    monkeypatch.setattr(fused_attention, "CHUNK", 2 * 64**2 * 2)  # several pieces, not equally large, of many tokens
+    qkv, scale, bias = inputs = attention_inputs(tokens, count, False, batch)
+    mask = -3 * torch.rand(count, 1, tokens, tokens, dtype=torch.float64) if masked else None
+    expected = plain_attention(qkv, scale, bias if mask is None else bias + mask)
+    with torch.no_grad():
+        y, kept = fused_attention.attend(*inputs, mask)
+        upstream = torch.randn_like(y)
+        into_qkv, into_log_scale, into_bias = fused_attention.attention_gradients(upstream, kept, mask)
+    close(y, expected)
+    wanted = torch.autograd.grad(expected, inputs, upstream)
+    for a, b in zip((into_qkv, into_log_scale / scale, into_bias), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_vectors_without_a_length():
-    qkv, scale, bias = attention_inputs(4, 2, False)
+    inputs = attention_inputs(4, 2, False)
+    qkv, scale, _ = inputs
     with torch.no_grad():
         qkv[0, 0, 1, :2] = 0
         qkv[1, 1, 2, 1] = 0
-    found = torch.autograd.grad(cosine_attention(qkv, scale, bias).square().sum(), (qkv, scale, bias))
-    wanted = torch.autograd.grad(plain_attention(qkv, scale, bias).square().sum(), (qkv, scale, bias))
-    for a, b in zip(found, wanted, strict=True):
+        y, kept = fused_attention.attend(*inputs, None)
+        found = fused_attention.attention_gradients(2 * y, kept, None)
+    wanted = torch.autograd.grad(plain_attention(*inputs).square().sum(), inputs)
+    for a, b in zip((found[0], found[1] / scale, found[2]), wanted, strict=True):
         assert a.isfinite().all()
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-
-
-def test_only_some_gradients_are_wanted():
-    for index in range(3):
-        inputs = [t.requires_grad_(i == index) for i, t in enumerate(attention_inputs(4, 2, True))]
-        for create in (False, True):
-            (found,) = torch.autograd.grad(cosine_attention(*inputs).square().sum(), inputs[index], create_graph=create)
-            (wanted,) = torch.autograd.grad(plain_attention(*inputs).square().sum(), inputs[index])
-            close(found.detach(), wanted, 1e-11)
 
 
 def test_second_derivatives():
@@ -352,20 +338,18 @@ def bias_parameters(heads: int = 2, hidden: int = 7) -> tuple[Tensor, ...]:
 def test_gradients_of_the_position_bias(size):
     parameters, reference = bias_parameters(), (4, 4)
     weight, shift, last = parameters
-    assert torch.autograd.gradcheck(lambda *p: position_bias(*p, size, reference), parameters)
-    assert torch.autograd.gradgradcheck(lambda *p: position_bias(*p, size, reference), parameters)
     made = position_bias(*parameters, size, reference)
     table = offsets(size, reference, made.device).double()
     expected = 16 * torch.sigmoid((table @ weight.T + shift).relu() @ last.T)
     expected = expected[offset_of_pairs(size, made.device)].T.reshape(made.shape)
     close(made, expected)
-    for index in range(3):  # only some gradients are wanted
-        for p, parameter in enumerate(parameters):
-            parameter.requires_grad_(p == index)
-        for create in (False, True):
-            bias = position_bias(*parameters, size, reference)
-            (found,) = torch.autograd.grad(bias.square().sum(), parameters[index], create_graph=create)
-            assert found.isfinite().all() and found.shape == parameters[index].shape
+    upstream = torch.randn_like(made)
+    with torch.no_grad():
+        again, kept = make_bias(*parameters, size, reference)
+        found = bias_gradients(upstream, kept, last)
+    assert torch.equal(again, made)
+    for a, b in zip(found, torch.autograd.grad(expected, parameters, upstream), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_training_after_an_evaluation_in_inference_mode():

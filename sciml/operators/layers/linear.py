@@ -16,6 +16,13 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+def untouched(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a module may be computed from its parameters instead of being called: one of these kinds and no other
+    that somebody has put there, say to adapt it (LoRA), and without hooks."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return type(module) in kinds and not hooks
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x weight^T + bias``: ``(*, in)`` to ``(*, out)``, differentiable as often as wanted.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from sciml.operators.layers.linear import Linear, input_gradient, linear, transformed, weight_gradient
+from sciml.operators.layers.linear import Linear, input_gradient, linear, transformed, untouched, weight_gradient
 from sciml.operators.poseidon.fused_attention import cosine_attention
 from sciml.operators.poseidon.position_bias import position_bias
 from sciml.operators.poseidon.windows import Size
@@ -53,10 +53,15 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, size: Size, mask: Tensor | None) -> Tensor:
         """``windows (B, count, tokens, channels)`` of ``size`` tokens, ``mask (count, 1, tokens, tokens)`` or None."""
-        tensors = self.tensors()
-        qkv = projections(windows, tensors).unflatten(3, (3, self.heads, -1))
+        inner = self.self
+        layers = (inner.query, inner.key, inner.value)
+        if all(untouched(layer, (Linear,)) for layer in layers):
+            qkv = projections(windows, self.tensors())
+        else:
+            qkv = torch.cat([layer(windows) for layer in layers], -1)
+        qkv = qkv.unflatten(3, (3, self.heads, -1))
         dropout = self.weights_dropout if self.training else 0.0
-        found = cosine_attention(qkv, scale_of(tensors.logit_scale), *self.bias(size, mask, windows), dropout)
+        found = cosine_attention(qkv, scale_of(inner.logit_scale), *self.bias(size, mask, windows), dropout)
         return self.dropout(self.output.dense(found.reshape(windows.shape)))
 
     def tensors(self) -> "AttentionTensors":
@@ -78,9 +83,9 @@ class WindowAttention(nn.Module):
         )
 
     def parts(self) -> list[nn.Module]:
-        """The modules that hold these parameters."""
+        """Itself and the modules that hold these parameters."""
         inner, (first, _, last) = self.self, self.self.continuous_position_bias_mlp
-        return [inner.query, inner.key, inner.value, first, last, self.output.dense]
+        return [self, inner.query, inner.key, inner.value, first, last, self.output.dense]
 
     # ---------------------------------------------------------------------------------------------- position bias
 

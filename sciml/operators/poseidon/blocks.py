@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sciml.operators.layers.linear import Linear, linear_gelu
+from sciml.operators.layers.linear import Linear, linear_gelu, untouched
 from sciml.operators.poseidon.attention import WindowAttention
 from sciml.operators.poseidon.branches import (
     AttentionSettings,
+    MlpSettings,
     MlpTensors,
+    add_branch,
     attention_branch,
     branch_applies,
     mlp_branch,
@@ -41,12 +43,12 @@ def make_norm(config: PoseidonConfig, channels: int, eps: float) -> Norm:
     return ConditionedNorm(channels, eps, timed, embedding, config.norm_gain if timed else 1.0)
 
 
-def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Stochastic depth (Huang et al. 2016, arXiv:1603.09382): drop whole samples, scale up those that stay."""
+def kept_samples(x: Tensor, rate: float, training: bool) -> Tensor | None:
+    """Stochastic depth (Huang et al. 2016, arXiv:1603.09382): the factor of a branch, which drops whole samples and
+    scales up those that stay, ``(B, 1, ...)``; None: all stay."""
     if rate == 0 or not training:
-        return x
-    kept = x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(1 - rate)
-    return x * kept / (1 - rate)
+        return None
+    return x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(1 - rate) / (1 - rate)
 
 
 class SwinBlock(nn.Module):
@@ -90,27 +92,29 @@ class SwinBlock(nn.Module):
         if not self.shifted:
             shift = (0, 0)
         mask = None if self.periodic else shift_mask(grid, window, shift, x)
-        x = x + drop_path(self._attended(x, condition, window, shift, mask), self.drop, self.training)
-        return x + drop_path(self._mixed(x, condition), self.drop, self.training)
+        return self._mixed(self._attended(x, condition, window, shift, mask), condition)
 
     def _attended(self, x: Tensor, condition: Condition, window: Size, shift: Size, mask: Tensor | None) -> Tensor:
         grid, attention, norm = (x.shape[1], x.shape[2]), self.attention, self.layernorm_before
+        kept = kept_samples(x, self.drop, self.training)
         if not self._drops(attention.weights_dropout) and branch_applies(x, condition, [*attention.parts(), norm]):
-            settings = AttentionSettings(grid, window, shift, self.reference, attention.heads, mask, norm.eps)
+            settings = AttentionSettings(grid, window, shift, self.reference, attention.heads, mask, norm.eps, kept)
             return attention_branch(settings, x, condition.time, attention.tensors(), norm.tensors())
         attended = attention(partition(x, window, shift), window, mask)
-        return norm(unpartition(attended, grid, window, shift), condition)
+        return add_branch(x, norm(unpartition(attended, grid, window, shift), condition), kept)
 
     def _mixed(self, x: Tensor, condition: Condition) -> Tensor:
         first, second, norm = self.intermediate.dense, self.output.dense, self.layernorm_after
-        if self.activation is F.gelu:
-            if not self._drops(self.dropout.p) and branch_applies(x, condition, [first, second, norm]):
-                tensors = MlpTensors(first.weight, first.bias, second.weight, second.bias)
-                return mlp_branch(norm.eps, x, condition.time, tensors, norm.tensors())
+        kept = kept_samples(x, self.drop, self.training)
+        is_gelu = self.activation is F.gelu
+        if is_gelu and not self._drops(self.dropout.p) and branch_applies(x, condition, [first, second, norm]):
+            tensors = MlpTensors(first.weight, first.bias, second.weight, second.bias)
+            return mlp_branch(MlpSettings(norm.eps, kept), x, condition.time, tensors, norm.tensors())
+        if is_gelu and untouched(first, (Linear,)):
             hidden = linear_gelu(x, first.weight, first.bias)
         else:
             hidden = self.activation(first(x))
-        return norm(self.dropout(second(hidden)), condition)
+        return add_branch(x, norm(self.dropout(second(hidden)), condition), kept)
 
     def _drops(self, rate: float) -> bool:
         return self.training and rate > 0

@@ -29,8 +29,16 @@ def cosine_attention(
     """
     if mask is not None:
         bias = bias + mask
-    unit_query, unit_key = F.normalize(qkv[:, :, :, :2], dim=-1, eps=_least_length(qkv.dtype)).unbind(3)
+    unit_query, unit_key = _units(qkv[:, :, :, :2]).unbind(3)
     return _attention(unit_query * scale.to(qkv.dtype), unit_key, qkv[:, :, :, 2], bias.to(qkv.dtype), dropout)
+
+
+def _units(vectors: Tensor) -> Tensor:
+    least = _least_length(vectors.dtype)
+    if not torch.is_grad_enabled() or least**2 < torch.finfo(vectors.dtype).tiny:
+        return F.normalize(vectors, dim=-1, eps=least)
+    # The same, with second derivatives where a vector is zero.
+    return vectors * vectors.square().sum(-1, keepdim=True).clamp_min(least**2).rsqrt()
 
 
 def _least_length(dtype: torch.dtype) -> float:
