@@ -183,7 +183,7 @@ def test_layers_that_others_replaced_or_hooked_onto_are_called(name, grad):
     layer = expected.get_submodule(name)
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter.copy_(changed(parameter.T).T)
+            parameter.copy_(changed(parameter.mT).mT if parameter.ndim > 1 else changed(parameter))
     with torch.set_grad_enabled(grad):
         wanted = run(expected, x, time)
         torch.testing.assert_close(run(hooked, x, time), wanted)

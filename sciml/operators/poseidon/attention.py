@@ -56,7 +56,7 @@ class WindowAttention(nn.Module):
         inner = self.self
         layers = (inner.query, inner.key, inner.value)
         if all(untouched(layer, (Linear,)) for layer in layers):
-            qkv = projections(windows, self.tensors())
+            qkv = projections(windows, *self._projected())
         else:
             qkv = torch.cat([layer(windows) for layer in layers], -1)
         qkv = qkv.unflatten(3, (3, self.heads, -1))
@@ -66,21 +66,13 @@ class WindowAttention(nn.Module):
 
     def tensors(self) -> "AttentionTensors":
         """Its parameters."""
-        inner, (first, _, last) = self.self, self.self.continuous_position_bias_mlp
-        query, key, value, out = inner.query, inner.key, inner.value, self.output.dense
-        return AttentionTensors(
-            query.weight,
-            query.bias,
-            key.weight,
-            value.weight,
-            value.bias,
-            inner.logit_scale,
-            first.weight,
-            first.bias,
-            last.weight,
-            out.weight,
-            out.bias,
-        )
+        inner, (first, _, last), out = self.self, self.self.continuous_position_bias_mlp, self.output.dense
+        bias = (first.weight, first.bias, last.weight)
+        return AttentionTensors(*self._projected(), inner.logit_scale, *bias, out.weight, out.bias)
+
+    def _projected(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
+        query, key, value = self.self.query, self.self.key, self.self.value
+        return query.weight, query.bias, key.weight, value.weight, value.bias
 
     def parts(self) -> list[nn.Module]:
         """Itself and the modules that hold these parameters."""
@@ -140,30 +132,33 @@ def scale_of(logit_scale: Tensor) -> Tensor:
     return logit_scale.clamp(max=LARGEST_SCALE).exp().squeeze(2)
 
 
-def projections(windows: Tensor, tensors: AttentionTensors) -> Tensor:
+def projections(
+    windows: Tensor, query: Tensor, query_bias: Tensor | None, key: Tensor, value: Tensor, value_bias: Tensor | None
+) -> Tensor:
     """Query, key and value side by side, ``(*, 3 channels)``."""
-    weights = (tensors.query, tensors.key, tensors.value)
-    if one_by_one(windows, tensors.key):
-        shifts = (tensors.query_bias, None, tensors.value_bias)
-        return torch.cat([linear(windows, w, b) for w, b in zip(weights, shifts, strict=True)], -1)
+    if one_by_one(windows, key):
+        pairs = ((query, query_bias), (key, None), (value, value_bias))
+        return torch.cat([linear(windows, *pair) for pair in pairs], -1)
     shift = None
-    if tensors.query_bias is not None:
-        shift = torch.cat([tensors.query_bias, torch.zeros_like(tensors.query_bias), tensors.value_bias])
-    return linear(windows, torch.cat(weights), shift)
+    if query_bias is not None:
+        shift = torch.cat([query_bias, torch.zeros_like(query_bias), value_bias])
+    return linear(windows, torch.cat([query, key, value]), shift)
 
 
-def projection_gradients(gradient: Tensor, windows: Tensor, tensors: AttentionTensors) -> tuple[Tensor, ...]:
+def projection_gradients(
+    gradient: Tensor, windows: Tensor, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, ...]:
     """Gradients of ``projections`` with respect to the windows and the five tensors, from that of the answers."""
-    weights, channels = (tensors.query, tensors.key, tensors.value), windows.shape[-1]
-    if one_by_one(windows, tensors.key):
+    channels = windows.shape[-1]
+    if one_by_one(windows, key):
         into_query, into_key, into_value = gradient.split(channels, -1)
-        into_windows = input_gradient(into_query, tensors.query) + input_gradient(into_key, tensors.key)
-        into_windows += input_gradient(into_value, tensors.value)
+        into_windows = input_gradient(into_query, query) + input_gradient(into_key, key)
+        into_windows += input_gradient(into_value, value)
     else:
-        into_windows = input_gradient(gradient, torch.cat(weights))
-    query, key, value = weight_gradient(gradient, windows).split(channels)
-    query_bias, _, value_bias = gradient.sum((0, 1, 2)).split(channels)
-    return into_windows, query, query_bias, key, value, value_bias
+        into_windows = input_gradient(gradient, torch.cat([query, key, value]))
+    into_query, into_key, into_value = weight_gradient(gradient, windows).split(channels)
+    into_query_bias, _, into_value_bias = gradient.sum((0, 1, 2)).split(channels)
+    return into_windows, into_query, into_query_bias, into_key, into_value, into_value_bias
 
 
 def one_by_one(windows: Tensor, weight: Tensor) -> bool:

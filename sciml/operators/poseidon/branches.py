@@ -151,7 +151,7 @@ class _AttentionBranch(torch.autograd.Function):
         grid, window, shift, reference, heads, mask, eps, _ = settings
         windows = partition(x, window, shift)
         bias, biased = make_bias(own.weight, own.shift, own.last, window, reference)
-        qkv = projections(windows, own).unflatten(3, (3, heads, -1))
+        qkv = projections(windows, *own[:5]).unflatten(3, (3, heads, -1))
         found, attended = attend(qkv, scale_of(own.logit_scale), bias, mask)
         found = found.reshape(windows.shape)
         made = unpartition(linear(found, own.out, own.out_bias), grid, window, shift)
@@ -173,7 +173,7 @@ class _AttentionBranch(torch.autograd.Function):
         into_found = input_gradient(into_made, own.out).unflatten(3, (settings.heads, -1))
         into_qkv, into_log_scale, into_bias = attention_gradients(into_found, Attended(*kept[5:9]), settings.mask)
         into_qkv = into_qkv.reshape(*windows.shape[:3], -1)
-        into_windows, *into_weights = projection_gradients(into_qkv, windows, own)
+        into_windows, *into_weights = projection_gradients(into_qkv, windows, own.query, own.key, own.value)
         into_x = unpartition(into_windows, grid, window, shift).add_(gradient)
         into_own = (
             *into_weights,
@@ -190,7 +190,7 @@ def _plain_attention(settings: AttentionSettings) -> Callable[..., Tensor]:
         grid, window, shift, reference, heads, mask, eps, kept = settings
         windows = partition(x, window, shift)
         bias = position_bias(own.weight, own.shift, own.last, window, reference)
-        qkv = projections(windows, own).unflatten(3, (3, heads, -1))
+        qkv = projections(windows, *own[:5]).unflatten(3, (3, heads, -1))
         found = cosine_attention(qkv, scale_of(own.logit_scale), bias, mask).reshape(windows.shape)
         made = unpartition(linear(found, own.out, own.out_bias), grid, window, shift)
         return add_branch(x, _plain_norm(made, norm, time, eps), kept)
