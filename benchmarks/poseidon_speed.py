@@ -77,7 +77,6 @@ def work(model: nn.Module, name: str, setting: Setting) -> Callable[[], Tensor]:
     def once() -> Tensor:
         if name == "forward, bias anew" and isinstance(model, Poseidon):
             model.forget_bias()
-        model.zero_grad(set_to_none=True)
         precision = torch.autocast(setting.device, torch.bfloat16) if setting.bfloat16 else contextlib.nullcontext()
         with torch.set_grad_enabled(training), precision:
             out = run(x, time=lead)
@@ -107,6 +106,7 @@ def row(setting: Setting, name: str, models: dict[str, nn.Module], repeats: int,
     times: dict[str, list[float]] = {who: [] for who in runs}
     for _ in range(repeats):
         for who, run in runs.items():
+            models[who].zero_grad()
             times[who].append(seconds(run, setting.device))
     median = {who: statistics.median(taken) for who, taken in times.items()}
     least = {who: min(taken) for who, taken in times.items()}
@@ -162,9 +162,11 @@ def peak_memory(who: str, setting: Setting, threads: int) -> Row:
     Resident memory also has what libraries allocate once, such as the code that oneDNN generates for each shape.
     """
     torch.set_num_threads(threads)
-    run = work(build(who).to(setting.device), "forward + backward", setting)
+    model = build(who).to(setting.device)
+    run = work(model, "forward + backward", setting)
     if setting.device == "cuda":
         run()  # what libraries allocate once
+        model.zero_grad()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
@@ -172,6 +174,7 @@ def peak_memory(who: str, setting: Setting, threads: int) -> Row:
     before = high_water()
     run()
     resident = high_water() - before
+    model.zero_grad()
     return {f"{who} MB": round(allocated(run) / 1e6), f"{who} resident MB": round(resident / 1e6)}
 
 

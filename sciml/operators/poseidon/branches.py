@@ -178,7 +178,7 @@ class _AttentionBranch(torch.autograd.Function):
         into_own = (
             *into_weights,
             into_log_scale.unsqueeze(2) * (own.logit_scale <= LARGEST_SCALE),
-            *bias_gradients(into_bias, Biased(*kept[:5]), own.last),
+            *bias_gradients(into_bias, Biased(*kept[:5]), own.weight, own.shift, own.last),
             *_layer_gradients(into_made, found, needed[12:14]),
         )
         return None, into_x, None, *_only(needed[3:], (*into_own, *into_norm))

@@ -69,13 +69,13 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout:
 
 
 class Attended(NamedTuple):
-    """What the backward pass needs: query and key at their lengths in the product, and value, ``(3, count, B, heads,
-    tokens, width)``; the factors that gave query and key these lengths ``(2, count, B, heads, tokens, 1)``; the squares
-    of the lengths ``(2, 1, 1, heads, 1, 1)``; the bias ``(heads, tokens, tokens)``."""
+    """What the backward pass needs: query times scale and key as unit vectors, and value, ``(3, count, B, heads,
+    tokens, width)``; the factors that made query and key so ``(2, count, B, heads, tokens, 1)``; the square of the
+    scale ``(heads, 1, 1)``; the bias ``(heads, tokens, tokens)``."""
 
     vectors: Tensor
     factors: Tensor
-    squares: Tensor
+    square: Tensor
     bias: Tensor
 
 
@@ -83,10 +83,11 @@ def attend(qkv: Tensor, scale: Tensor, bias: Tensor, mask: Tensor | None) -> tup
     """``cosine_attention``, and what its gradients need; not differentiable by torch."""
     batch, count, tokens, _, heads, width = qkv.shape
     vectors = qkv.permute(3, 1, 0, 4, 2, 5).contiguous()
-    directed = vectors[:2]
-    lengths = torch.cat((scale, torch.ones_like(scale))).view(2, 1, 1, heads, 1, 1)
-    factors = torch.linalg.vector_norm(directed, dim=-1, keepdim=True).clamp_min_(_least_length(qkv.dtype))
-    torch.div(lengths, factors, out=factors)
+    directed, scale = vectors[:2], scale.unsqueeze(2)
+    factors = (
+        torch.linalg.vector_norm(directed, dim=-1, keepdim=True).clamp_min_(_least_length(qkv.dtype)).reciprocal_()
+    )
+    factors[0].mul_(scale)
     directed.mul_(factors)
     if mask is None or batch == 1:  # all windows as one batch
         addend = bias.unsqueeze(0) if mask is None else bias + mask
@@ -95,27 +96,26 @@ def attend(qkv: Tensor, scale: Tensor, bias: Tensor, mask: Tensor | None) -> tup
     else:
         windows = zip(vectors.unbind(1), (bias + mask).unsqueeze(1), strict=True)
         found = torch.stack([F.scaled_dot_product_attention(*w, addend, scale=1.0) for w, addend in windows])
-    return found.permute(1, 0, 3, 2, 4), Attended(vectors, factors, lengths.square(), bias)
+    return found.permute(1, 0, 3, 2, 4), Attended(vectors, factors, scale.square(), bias)
 
 
 def attention_gradients(gradient: Tensor, kept: Attended, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``attend`` with respect to ``qkv``, the logarithm of ``scale``, and ``bias``."""
-    vectors, factors, squares, bias = kept
+    vectors, factors, square, bias = kept
     _, count, batch, heads, tokens, width = vectors.shape
-    gradient = gradient.permute(1, 0, 3, 2, 4).reshape(-1, tokens, width)
-    into = torch.empty_like(vectors)
-    flat, into_flat = vectors.view(3, -1, tokens, width), into.view(3, -1, tokens, width)
     number = count * batch * heads
+    alike = number if mask is None else number // count  # these have the same addends
     step = heads * max(1, CHUNK // (heads * tokens**2))
-    room = bias.new_empty(2, min(step, number), tokens, tokens)
+    into = torch.empty_like(vectors)
+    room = bias.new_empty(2, min(step, alike), tokens, tokens)
     into_bias = room[1] if number == heads else torch.zeros_like(bias)
-    alike = number if mask is None else number // count  # what has the same addends
+    gradient = gradient.permute(1, 0, 3, 2, 4)
+    whole = [t.reshape(number, tokens, width) for t in (*vectors.unbind(), gradient, *into.unbind())]
     for start, kind in ((a + b, a // alike) for a in range(0, number, alike) for b in range(0, alike, step)):
-        part = slice(start, min(start + step, (kind + 1) * alike))
-        query, key, value = flat[:, part]
-        into_query, into_key, into_value = into_flat[:, part]
-        upstream = gradient[part]
-        weights, slope = room[:, : len(upstream)]
+        end = min(start + step, (kind + 1) * alike)
+        part = whole if end - start == number else [t[start:end] for t in whole]
+        query, key, value, upstream, into_query, into_key, into_value = part
+        weights, slope = room[:, : end - start]
         logits = torch.bmm(query, key.mT, out=weights).view(-1, heads, tokens, tokens).add_(bias)
         if mask is not None:
             logits.add_(mask[kind])
@@ -132,7 +132,8 @@ def attention_gradients(gradient: Tensor, kept: Attended, mask: Tensor | None) -
     along = (into_directed * directed).sum(-1, keepdim=True)
     into_log_scale = along[0].sum((0, 1, 3))
     # The part along a vector does not turn it.
-    into_directed.addcmul_(directed, along.div_(squares), value=-1).mul_(factors)
+    along[0].div_(square)
+    into_directed.addcmul_(directed, along, value=-1).mul_(factors)
     return into.permute(2, 1, 4, 0, 3, 5), into_log_scale, into_bias
 
 

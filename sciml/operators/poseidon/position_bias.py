@@ -23,20 +23,13 @@ def position_bias(weight: Tensor, shift: Tensor, last: Tensor, size: Size, refer
         reference: the sides that offsets are measured by.
 
     """
-    table, _, position = constants(size, reference, weight)
-    both = torch.cat((weight, shift.unsqueeze(1)), 1)
-    return _of_pairs(_sigmoids(linear(table, both).relu(), last) * LARGEST, position)
+    down, right, _, position = constants(size, reference, weight)
+    rows, columns = _along_axes(weight, shift, down, right)
+    return _of_pairs(_sigmoids((rows + columns).relu(), last) * LARGEST, position)
 
 
-def constants(size: Size, reference: Size, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The table of offsets, with a column of ones whose weight is the shift; its transpose times the largest bias; and
-    the offset of each pair of tokens."""
-    made = _constants if torch.compiler.is_compiling() else _kept_constants
-    return made(size, reference, like.device, like.dtype)
-
-
-def offsets(size: Size, reference: Size, device: torch.device) -> Tensor:
-    """Offsets between tokens on a logarithmic scale, ``((2 height - 1) (2 width - 1), 2)``.
+def offsets(size: Size, reference: Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Offsets between tokens on a logarithmic scale, down ``(2 height - 1,)`` and right ``(2 width - 1,)``.
 
     ``sign(z) log2(1 + |z|) / 3`` with ``z = 8 offset / (reference - 1)``, in float32 as published.
     """
@@ -44,11 +37,11 @@ def offsets(size: Size, reference: Size, device: torch.device) -> Tensor:
     for n, other in zip(size, reference, strict=True):
         z = torch.arange(1 - n, n, dtype=torch.float32, device=device) / max(other - 1, 1) * 8
         axes.append(z.sign() * torch.log2(z.abs() + 1) / math.log2(8))
-    return torch.cartesian_prod(*axes)
+    return axes[0], axes[1]
 
 
 def offset_of_pairs(size: Size, device: torch.device) -> Tensor:
-    """Number of the offset a - b among those of ``offsets``, for each pair of tokens (a, b), ``(tokens^2,)``."""
+    """Number of the offset a - b among all pairs of ``offsets``, for each pair of tokens (a, b), ``(tokens^2,)``."""
     height, width = size
     y = torch.arange(height, device=device).repeat_interleave(width)
     x = torch.arange(width, device=device).repeat(height)
@@ -56,28 +49,49 @@ def offset_of_pairs(size: Size, device: torch.device) -> Tensor:
     return (down * (2 * width - 1) + right).flatten()
 
 
-def _constants(size: Size, reference: Size, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    table = F.pad(offsets(size, reference, device).to(dtype), (0, 1), value=1.0)
-    return table, LARGEST * table.t(), offset_of_pairs(size, device)
+class Constants(NamedTuple):
+    """The offsets down and right as columns; all their pairs, with a row of ones whose weight is the shift, times the
+    largest bias, ``(3, offsets)``; and the number of the offset of each pair of tokens."""
+
+    down: Tensor
+    right: Tensor
+    scaled: Tensor
+    position: Tensor
+
+
+def constants(size: Size, reference: Size, like: Tensor) -> Constants:
+    """Of windows of ``size`` tokens, in the type of ``like`` and where it is."""
+    made = _constants if torch.compiler.is_compiling() else _kept_constants
+    return made(size, reference, like.device, like.dtype)
+
+
+def _constants(size: Size, reference: Size, device: torch.device, dtype: torch.dtype) -> Constants:
+    down, right = (axis.to(dtype) for axis in offsets(size, reference, device))
+    pairs = F.pad(torch.cartesian_prod(down, right), (0, 1), value=1.0)
+    return Constants(down.unsqueeze(1), right.unsqueeze(1), LARGEST * pairs.t(), offset_of_pairs(size, device))
 
 
 @functools.lru_cache(maxsize=32)
-def _kept_constants(
-    size: Size, reference: Size, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
+def _kept_constants(size: Size, reference: Size, device: torch.device, dtype: torch.dtype) -> Constants:
     with torch.inference_mode(False):  # training may use them after an evaluation has made them
         return _constants(size, reference, device, dtype)
 
 
+def _along_axes(weight: Tensor, shift: Tensor, down: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The two terms of what the relu is taken of, ``(rows, 1, hidden)`` and ``(columns, hidden)``."""
+    by_row, by_column = weight.unbind(1)
+    return torch.addcmul(shift, down, by_row).unsqueeze(1), right * by_column
+
+
 def _sigmoids(hidden: Tensor, last: Tensor) -> Tensor:
-    """``(heads, offsets)`` of hidden values ``(offsets, hidden)``."""
+    """``(heads, offsets)`` of hidden values ``(rows, columns, hidden)``."""
     # The few heads come first here and below: libraries are slower for long, thin products.
-    return torch.sigmoid(linear(last, hidden))
+    return torch.sigmoid(linear(last, hidden.flatten(0, 1)))
 
 
 def _of_pairs(values: Tensor, position: Tensor) -> Tensor:
     # After the sigmoid, because there are many more pairs than offsets.
-    tokens = math.isqrt(len(position))
+    tokens = math.isqrt(position.shape[0])
     return values.index_select(1, position).view(-1, tokens, tokens)
 
 
@@ -85,39 +99,43 @@ def _of_pairs(values: Tensor, position: Tensor) -> Tensor:
 
 
 class Biased(NamedTuple):
-    """What the backward pass needs: weight and shift side by side ``(hidden, 3)``, the sigmoids ``(heads, offsets)``,
-    and the constants."""
+    """What the backward pass needs: the two terms of the hidden values, the sigmoids ``(heads, offsets)``, and the last
+    two constants."""
 
-    both: Tensor
+    rows: Tensor
+    columns: Tensor
     sigmoids: Tensor
-    table: Tensor
     scaled: Tensor
     position: Tensor
 
 
 def make_bias(weight: Tensor, shift: Tensor, last: Tensor, size: Size, reference: Size) -> tuple[Tensor, Biased]:
     """``position_bias``, and what its gradients need; not differentiable by torch."""
-    kept = constants(size, reference, weight)
-    both = torch.cat((weight, shift.unsqueeze(1)), 1)
-    sigmoids = _sigmoids(linear(kept[0], both).relu_(), last)
-    return _of_pairs(sigmoids * LARGEST, kept[2]), Biased(both, sigmoids, *kept)
+    down, right, scaled, position = constants(size, reference, weight)
+    rows, columns = _along_axes(weight, shift, down, right)
+    sigmoids = _sigmoids(add_relu(rows, columns), last)
+    return _of_pairs(sigmoids * LARGEST, position), Biased(rows, columns, sigmoids, scaled, position)
 
 
-def bias_gradients(gradient: Tensor, kept: Biased, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def bias_gradients(
+    gradient: Tensor, kept: Biased, weight: Tensor, shift: Tensor, last: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``make_bias`` with respect to ``weight``, ``shift`` and ``last``, by one product instead of three.
 
     With slopes S of what the sigmoids were taken of (heads x offsets), offsets T (with the ones) and M = 1 where a
     hidden value is on, all three gradients are sums over ``G[h, c, j] = sum_o S[h, o] T[o, c] M[o, j]``. The hidden
-    values are many, and soon made again.
+    values are many, and which are on is soon found again.
     """
-    both, sigmoids, table, scaled, position = kept
+    rows, columns, sigmoids, scaled, position = kept
     slope = torch.zeros_like(sigmoids).index_add_(1, position, gradient.flatten(1))
     sigmoid_backward(slope, sigmoids, grad_input=slope)
-    on = linear(table, both).gt_(0)
-    sums = linear((slope.unsqueeze(1) * scaled).flatten(0, 1), on.t()).view(len(slope), 3, -1)
-    into_last = (sums * both.t()).sum(1)
+    on = rows.new_empty(rows.shape[0], *columns.shape)
+    torch.gt(rows, -columns, out=on)
+    sums = linear((slope.unsqueeze(1) * scaled).flatten(0, 1), on.flatten(0, 1).t()).view(len(slope), 3, -1)
+    into_last = (sums * torch.cat((weight.t(), shift.unsqueeze(0)))).sum(1)
     into_both = (sums * last.unsqueeze(1)).sum(0)
     return into_both[:2].t(), into_both[2], into_last
 
 
+add_relu = torch.ops.aten._add_relu.Tensor
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
