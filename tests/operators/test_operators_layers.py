@@ -155,7 +155,7 @@ def test_deeponet_sees_the_same_field_at_two_resolutions():
 @pytest.fixture(params=[True, False], ids=["intel", "other"])
 def processor(request, monkeypatch):
     """Of either kind: one takes MKL, the other oneDNN."""
-    monkeypatch.setattr("sciml.operators.layers.linear._made_by_intel", lambda: request.param)
+    monkeypatch.setattr("sciml.operators.layers.linear.MADE_BY_INTEL", request.param)
 
 
 @pytest.mark.usefixtures("processor")

@@ -2,6 +2,7 @@
 
 import functools
 import platform
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -63,12 +64,12 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 def _takes_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
-        not transformed()  # first: compilers do not know what is cached
-        and not _made_by_intel()
+        not MADE_BY_INTEL
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and type(x) in (Tensor, nn.Parameter)
+        and not transformed()
         and not torch.is_autocast_enabled("cpu")
         and _has_onednn()
     )
@@ -86,12 +87,16 @@ def under_func() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
-@functools.lru_cache(maxsize=1)
 def _made_by_intel() -> bool:
-    """Whether the processor is Intel's; not measured, so that every process of a machine computes the same bits."""
     known = Path("/proc/cpuinfo")
-    described = known.read_text(errors="replace") if known.is_file() else platform.processor()
-    return "GenuineIntel" in described
+    if not known.is_file():
+        return "GenuineIntel" in platform.processor()
+    with known.open(errors="replace") as lines:
+        return any("GenuineIntel" in line for line in islice(lines, 32))  # the first processor's
+
+
+MADE_BY_INTEL = _made_by_intel()
+"""Whether the processor is Intel's; not measured, so that every process of a machine computes the same bits."""
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,9 +23,9 @@ def position_bias(weight: Tensor, shift: Tensor, last: Tensor, size: Size, refer
         reference: the sides that offsets are measured by.
 
     """
-    down, right, _, position = constants(size, reference, weight)
+    down, right, *_ = constants(size, reference, weight)
     rows, columns = _along_axes(weight, shift, down, right)
-    return _of_pairs(_sigmoids((rows + columns).relu(), last) * LARGEST, position)
+    return _of_pairs(_sigmoids((rows + columns).relu(), last) * LARGEST, size)
 
 
 def offsets(size: Size, reference: Size, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -89,10 +89,13 @@ def _sigmoids(hidden: Tensor, last: Tensor) -> Tensor:
     return torch.sigmoid(linear(last, hidden.flatten(0, 1)))
 
 
-def _of_pairs(values: Tensor, position: Tensor) -> Tensor:
-    # After the sigmoid, because there are many more pairs than offsets.
-    tokens = math.isqrt(position.shape[0])
-    return values.index_select(1, position).view(-1, tokens, tokens)
+def _of_pairs(values: Tensor, size: Size) -> Tensor:
+    """Values of all offsets ``(heads, offsets)`` to ``(heads, tokens, tokens)``."""
+    # After the sigmoid, because there are many more pairs than offsets. The offset grows with the first token and falls
+    # with the second: a window that slides over the values, turned around.
+    (height, width), tokens = size, size[0] * size[1]
+    slid = values.unflatten(1, (2 * height - 1, -1)).unfold(1, height, 1).unfold(2, width, 1)
+    return slid.flip(3, 4).reshape(-1, tokens, tokens)
 
 
 # --------------------------------------------------------------------------------- the same with a backward by hand
@@ -114,7 +117,7 @@ def make_bias(weight: Tensor, shift: Tensor, last: Tensor, size: Size, reference
     down, right, scaled, position = constants(size, reference, weight)
     rows, columns = _along_axes(weight, shift, down, right)
     sigmoids = _sigmoids(add_relu(rows, columns), last)
-    return _of_pairs(sigmoids * LARGEST, position), Biased(rows, columns, sigmoids, scaled, position)
+    return _of_pairs(sigmoids * LARGEST, size), Biased(rows, columns, sigmoids, scaled, position)
 
 
 def bias_gradients(
