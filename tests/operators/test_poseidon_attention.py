@@ -238,7 +238,7 @@ def attention_inputs(tokens: int, count: int, per_window: bool, batch: int = 2) 
     torch.manual_seed(0)
     heads, width = 2, 3
     shape = (count, heads, tokens, tokens) if per_window else (heads, tokens, tokens)
-    made = torch.randn(batch, count, tokens, 3, heads, width), 1 + torch.rand(heads, 1), torch.randn(shape)
+    made = torch.randn(batch, count, tokens, 3, heads, width), 1 + torch.rand(heads, 1, 1), torch.randn(shape)
     return tuple(t.double().requires_grad_() for t in made)
 
 

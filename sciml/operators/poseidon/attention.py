@@ -128,8 +128,8 @@ class AttentionTensors(NamedTuple):
 
 
 def scale_of(logit_scale: Tensor) -> Tensor:
-    """What the cosines are multiplied by, ``(heads, 1)``."""
-    return logit_scale.clamp(max=LARGEST_SCALE).exp().squeeze(2)
+    """What the cosines are multiplied by, ``(heads, 1, 1)``."""
+    return logit_scale.clamp(max=LARGEST_SCALE).exp()
 
 
 def projections(

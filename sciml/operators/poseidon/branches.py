@@ -177,7 +177,7 @@ class _AttentionBranch(torch.autograd.Function):
         into_x = unpartition(into_windows, grid, window, shift).add_(gradient)
         into_own = (
             *into_weights,
-            into_log_scale.unsqueeze(2) * (own.logit_scale <= LARGEST_SCALE),
+            into_log_scale * (own.logit_scale <= LARGEST_SCALE),
             *bias_gradients(into_bias, Biased(*kept[:5]), own.weight, own.shift, own.last),
             *_layer_gradients(into_made, found, needed[12:14]),
         )

@@ -20,7 +20,7 @@ def cosine_attention(
 
     Args:
         qkv: query, key and value, ``(B, count, tokens, 3, heads, width)``.
-        scale: ``(heads, 1)``.
+        scale: ``(heads, 1, 1)``.
         bias: ``(heads, tokens, tokens)`` for all windows, or ``(count, heads, tokens, tokens)``.
         mask: a constant for each window, ``(count, 1, tokens, tokens)``, or None.
         dropout: rate for the attention weights.
@@ -30,7 +30,9 @@ def cosine_attention(
     if mask is not None:
         bias = bias + mask
     unit_query, unit_key = _units(qkv[:, :, :, :2]).unbind(3)
-    return _attention(unit_query * scale.to(qkv.dtype), unit_key, qkv[:, :, :, 2], bias.to(qkv.dtype), dropout)
+    return _attention(
+        unit_query * scale.squeeze(2).to(qkv.dtype), unit_key, qkv[:, :, :, 2], bias.to(qkv.dtype), dropout
+    )
 
 
 def _units(vectors: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ def attend(qkv: Tensor, scale: Tensor, bias: Tensor, mask: Tensor | None) -> tup
     """``cosine_attention``, and what its gradients need; not differentiable by torch."""
     batch, count, tokens, _, heads, width = qkv.shape
     vectors = qkv.permute(3, 1, 0, 4, 2, 5).contiguous()
-    directed, scale = vectors[:2], scale.unsqueeze(2)
+    directed = vectors[:2]
     factors = (
         torch.linalg.vector_norm(directed, dim=-1, keepdim=True).clamp_min_(_least_length(qkv.dtype)).reciprocal_()
     )
@@ -130,7 +132,7 @@ def attention_gradients(gradient: Tensor, kept: Attended, mask: Tensor | None) -
         torch.bmm(weights.mT, upstream, out=into_value)
     directed, into_directed = vectors[:2], into[:2]
     along = (into_directed * directed).sum(-1, keepdim=True)
-    into_log_scale = along[0].sum((0, 1, 3))
+    into_log_scale = along[0].sum((0, 1, 3), keepdim=True)[0, 0]
     # The part along a vector does not turn it.
     along[0].div_(square)
     into_directed.addcmul_(directed, along, value=-1).mul_(factors)
