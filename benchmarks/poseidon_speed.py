@@ -220,7 +220,7 @@ def main() -> None:
         variants += [(False, True), (True, False), (True, True)]
     settings = [Setting(batch, device, *variant) for variant in variants for batch in batches]
     limit = matmul_limit() if options.cuda else None
-    rows = measure(settings, 3 if options.short else 50 if options.cuda else 11, options.threads, limit)
+    rows = measure(settings, 3 if options.short else 50 if options.cuda else 21, options.threads, limit)
     notes = [
         "ratio: plain over ours, above 1 ours is faster; difference: largest of the outputs, over the largest output",
         "forward: evaluation without gradients; ours keeps its position biases from call to call, except in the rows "

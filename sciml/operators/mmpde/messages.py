@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sciml.operators.layers.linear import transformed
+from sciml.operators.layers.own_backward import gradients_by_torch
 
 Window = tuple[tuple[slice, ...], tuple[slice, ...]]
 """The receivers that have a neighbour at one offset, and these neighbours: slices of the batch and the grid's axes."""
@@ -67,11 +68,12 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph: these gradients are differentiated themselves
-            wanted = [t for t, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False) if needed]
-            made = _plain(*ctx.saved_tensors, ctx.windows)
-            found = iter(torch.autograd.grad(made, wanted, gradient, create_graph=True))
-            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:5]), None
+        if torch.is_grad_enabled():  # create_graph
+
+            def plain(*tensors: Tensor) -> Tensor:
+                return _plain(*tensors, ctx.windows)
+
+            return *gradients_by_torch(plain, ctx.saved_tensors, ctx.needs_input_grad[:5], gradient), None
         receivers, values, continued, scale, shift = ctx.saved_tensors
         into_receivers, into_values = torch.zeros_like(receivers), torch.zeros_like(values)
         into_continued, into_scale, into_shift = torch.zeros_like(continued), [], []

@@ -25,7 +25,7 @@ def position_bias(weight: Tensor, shift: Tensor, last: Tensor, size: Size, refer
     """
     down, right, *_ = constants(size, reference, weight)
     rows, columns = _along_axes(weight, shift, down, right)
-    return _of_pairs(_sigmoids((rows + columns).relu(), last) * LARGEST, size)
+    return _of_pairs(_sigmoids((rows + columns).relu_(), last) * LARGEST, size)
 
 
 def offsets(size: Size, reference: Size, device: torch.device) -> tuple[Tensor, Tensor]:
