@@ -131,7 +131,7 @@ def _data(path: Path) -> dict[str, Any]:
         "seed": declared.seed,
         "written by": f"sciml {declared.version}",
         "subsets": counts,
-        "fields": {f.name: f"{f.components} components, {f.unit}" for f in declared.fields}
+        "fields": {f.name: f"{f.components} component{'s' * (f.components > 1)}, {f.unit}" for f in declared.fields}
         | {f.name: f"faces normal to {f.axis}, {f.unit}" for f in declared.face_fields}
         | {f.name: f"constant in time, {f.unit}" for f in declared.constant_fields},
         **({"series": series} if series else {}),

@@ -65,13 +65,7 @@ def build_operator(config: TrainConfig, problem: Problem) -> Operator:
             f"the operator gives {operator.temporal} frames at once (operator.temporal), which goes with steps from "
             "frame to frame (task.kind=step, task.pairs=successive); use operator.temporal=1 here"
         )
-    frames = None if config.data.files else config.data.frames
-    needed = config.task.history + operator.temporal * (config.task.unroll or 1)
-    if operator.temporal > 1 and frames is not None and frames < needed:
-        raise ConfigError(
-            f"the operator gives {operator.temporal} frames at once (operator.temporal), {config.task.unroll or 1} "
-            f"time(s) in a row (task.unroll), which needs at least {needed} frames; data.frames is {frames}"
-        )
+    _check_frames(config, operator)
     group_rates(config.optimizer, operator)
     if not config.data.files:
         shape = (1, len(inputs), *problem.grid(config.data.resolution))
@@ -82,6 +76,21 @@ def build_operator(config: TrainConfig, problem: Problem) -> Operator:
                 parameters=torch.zeros(1, operator.n_parameters) if operator.n_parameters else None,
             )
     return operator
+
+
+def _check_frames(config: TrainConfig, operator: Operator) -> None:
+    """Whether the data that will be generated have the frames that one training sample needs."""
+    task, frames = config.task, config.data.frames
+    if config.data.files or frames is None or task.kind != "step" or task.pairs == "all":
+        return
+    unroll = task.unroll or 1
+    needed = task.history + operator.temporal * unroll
+    if frames < needed:
+        at_once = f", {operator.temporal} frames at once (operator.temporal)" if operator.temporal > 1 else ""
+        raise ConfigError(
+            f"{task.history} frame(s) go in (task.history) and {unroll} step(s) follow (task.unroll){at_once}, which "
+            f"needs at least {needed} frames; data.frames is {frames}"
+        )
 
 
 def _made(

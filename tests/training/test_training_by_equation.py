@@ -353,6 +353,15 @@ def test_more_frames_at_once_than_there_are(tmp_path):
         train(made, tmp_path / "run")
 
 
+@pytest.mark.parametrize("words", [["task.unroll=4"], ["task.history=3", "task.unroll=2"]])
+def test_fewer_frames_than_a_sample_needs_are_refused_before_they_are_generated(words, tmp_path):
+    words = [*words, "data.frames=4", f"data.directory={tmp_path}", "data.resolution=32"]
+    made = resolve_config("vorticity", "fno", None, words, {})
+    with pytest.raises(ConfigError, match=r"needs at least 5 frames; data\.frames is 4"):
+        train(made, tmp_path / "run")
+    assert not list(tmp_path.glob("*.h5"))
+
+
 @pytest.mark.parametrize("words", [["task.kind=map"], ["task.pairs=all", "operator.time_conditioning=true"]])
 def test_several_frames_at_once_are_for_steps(words, tmp_path):
     words = [*words, f"data.directory={tmp_path}", "data.resolution=32", "operator.temporal=2"]
