@@ -10,7 +10,7 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +33,8 @@ class World:
     device: torch.device
     mesh: DeviceMesh | None = None
     """Axes ``data`` and ``expert``; None: the experts of a sample stay on one process."""
+    wrapped: list[nn.parallel.DistributedDataParallel] = field(default_factory=list, repr=False, compare=False)
+    """What ``wrap`` has made."""
 
     @property
     def is_main(self) -> bool:
@@ -84,7 +86,19 @@ class World:
         if self.size == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+        self.wrapped.append(nn.parallel.DistributedDataParallel(module, device_ids=ids))
+        return self.wrapped[-1]
+
+    def unwrap(self) -> None:
+        """Let go of the process group; what ``wrap`` has made cannot be called any more.
+
+        Otherwise the group ends with the last of these modules. The thread that ends it then waits, with the
+        interpreter's lock, for the group's threads, of which one may wait for that lock to release a tensor: the
+        process hangs (https://github.com/pytorch/pytorch/issues/56297).
+        """
+        for module in self.wrapped:
+            module.reducer = module.logger = module.process_group = None  # type: ignore[assignment]
+        self.wrapped.clear()
 
     def agree(self, values: list[float]) -> list[float]:
         """The main process's values, on every process: clocks and signals differ between them."""
@@ -154,7 +168,11 @@ def world(device: str = "auto", expert: int = 1) -> Iterator[World]:
 
             # Ranks count along the last axis first: an expert group, which talks most, is on one node.
             mesh = init_device_mesh(kind, (size // expert, expert), mesh_dim_names=("data", "expert"))
-        yield World(dist.get_rank(), size, chosen, mesh)
+        here = World(dist.get_rank(), size, chosen, mesh)
+        try:
+            yield here
+        finally:
+            here.unwrap()
     finally:
         dist.destroy_process_group()
 

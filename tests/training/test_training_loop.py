@@ -315,6 +315,32 @@ def test_two_ranks_train_and_resume_exactly(cavity_file, tmp_path, on_two_ranks)
     assert worst < 2e-3, "two ranks average to the same steps as one process, up to the order of sums"
 
 
+KEPT = """
+import os
+from pathlib import Path
+import torch
+from sciml.training.parallel import world
+
+torch.set_num_threads(1)
+with world("cpu") as here:
+    kept = here.wrap(torch.nn.Linear(2, 1))
+    kept(torch.ones(1, 2)).sum().backward()
+    here.barrier()
+threads = [Path(f"/proc/self/task/{t}/comm").read_text().strip() for t in os.listdir("/proc/self/task")]
+print("ended" if not any("gloo" in name for name in threads) else threads)
+assert kept.module.weight.grad is not None
+"""
+
+
+def test_a_process_group_ends_before_the_modules_that_it_served(tmp_path):
+    script = tmp_path / "kept.py"
+    script.write_text(KEPT)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run([sys.executable, *launch], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("ended") == 2, done.stdout
+
+
 def test_early_stopping_keeps_the_best_weights(cavity_file, tmp_path):
     values = tiny_config(
         cavity_file, budget={"steps": 200, "patience": 1}, validate_every=2, optimizer={"learning_rate": 0.5}
