@@ -43,7 +43,10 @@ def tokens(batch: int) -> tuple[Tensor, Tensor]:
 
 
 def run(block: SwinBlock, x: Tensor, time: Tensor | None) -> Tensor:
-    return block(x, Condition(time, None), (4, 3))
+    parameters = None
+    if getattr(block.layernorm_before, "parameters_weight", None) is not None:
+        parameters = torch.linspace(-1, 1, 64 * len(x), dtype=x.dtype).view(-1, 64)
+    return block(x, Condition(time, parameters), (4, 3))
 
 
 @pytest.fixture
@@ -69,6 +72,9 @@ SETTINGS = [
     pytest.param({"shifted": False}, 2, True, id="unshifted"),
     pytest.param({"qkv_bias": False}, 2, True, id="no bias of query and value"),
     pytest.param({"periodic": True}, 2, True, id="periodic"),
+    pytest.param({"n_parameters": 2}, 1, True, id="physical parameters of one sample"),
+    pytest.param({"n_parameters": 2}, 3, True, id="physical parameters"),
+    pytest.param({"n_parameters": 2}, 3, False, id="physical parameters without time"),
 ]
 
 
@@ -229,7 +235,7 @@ def test_gradients_of_the_norm(batch, timed):
     upstream = torch.randn_like(expected)
     with torch.no_grad():
         made, kept = apply_norm(x, tensors, time, 1e-5)
-        into_x, into_tensors = norm_gradients(upstream, kept, time)
+        into_x, into_tensors = norm_gradients(upstream, kept, tensors, time)
     torch.testing.assert_close(made, expected)
     found = [g for g in (into_x, *into_tensors) if g is not None]
     for a, b in zip(found, torch.autograd.grad(expected, given, upstream), strict=True):

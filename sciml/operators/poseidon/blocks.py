@@ -99,7 +99,7 @@ class SwinBlock(nn.Module):
         kept = kept_samples(x, self.drop, self.training)
         if not self._drops(attention.weights_dropout) and branch_applies(x, condition, [*attention.parts(), norm]):
             settings = AttentionSettings(grid, window, shift, self.reference, attention.heads, mask, norm.eps, kept)
-            return attention_branch(settings, x, condition.time, attention.tensors(), norm.tensors())
+            return attention_branch(settings, x, condition.time, attention.tensors(), norm.tensors(condition))
         attended = attention(partition(x, window, shift), window, mask)
         return add_branch(x, norm(unpartition(attended, grid, window, shift), condition), kept)
 
@@ -109,7 +109,7 @@ class SwinBlock(nn.Module):
         is_gelu = self.activation is F.gelu
         if is_gelu and not self._drops(self.dropout.p) and branch_applies(x, condition, [first, second, norm]):
             tensors = MlpTensors(first.weight, first.bias, second.weight, second.bias)
-            return mlp_branch(MlpSettings(norm.eps, kept), x, condition.time, tensors, norm.tensors())
+            return mlp_branch(MlpSettings(norm.eps, kept), x, condition.time, tensors, norm.tensors(condition))
         if is_gelu and untouched(first, (Linear,)):
             hidden = linear_gelu(x, first.weight, first.bias)
         else:

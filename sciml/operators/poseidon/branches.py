@@ -2,7 +2,7 @@
 
 On a CPU a step on a small batch spends a good part of its time on the bookkeeping of hundreds of small operations. A
 branch that is one operation to autograd saves most of that. What it computes is what the modules compute; they are
-called where a branch does not apply (``applies``), and to differentiate its gradients.
+called where a branch does not apply (``branch_applies``), and to differentiate its gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,7 +51,6 @@ def branch_applies(x: Tensor, condition: Condition, modules: list[nn.Module]) ->
         torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
-        and condition.parameters is None
         and not (time is not None and time.requires_grad)
         and not transformed()
         and not torch.is_autocast_enabled("cpu")
@@ -121,7 +120,9 @@ class _MlpBranch(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph
             return None, *gradients_by_torch(_plain_mlp(settings), inputs, needed[1:], gradient)
         x, time, first, _, second, *_ = inputs
-        into_made, into_norm = norm_gradients(_scaled(gradient, settings.kept), Normed(*normed), time)
+        into_made, into_norm = norm_gradients(
+            _scaled(gradient, settings.kept), Normed(*normed), NormTensors(*inputs[6:]), time
+        )
         into_hidden = input_gradient(into_made, second)
         gelu_backward(into_hidden, hidden, grad_input=into_hidden)
         return (
@@ -168,7 +169,9 @@ class _AttentionBranch(torch.autograd.Function):
             return None, *gradients_by_torch(_plain_attention(settings), inputs, needed[1:], gradient)
         time, own = inputs[1], AttentionTensors(*inputs[2:13])
         grid, window, shift, *_ = settings
-        into_made, into_norm = norm_gradients(_scaled(gradient, settings.kept), Normed(*kept[9:]), time)
+        into_made, into_norm = norm_gradients(
+            _scaled(gradient, settings.kept), Normed(*kept[9:]), NormTensors(*inputs[13:]), time
+        )
         into_made = partition(into_made, window, shift)  # the adjoint of putting the windows back
         into_found = input_gradient(into_made, own.out).unflatten(3, (settings.heads, -1))
         into_qkv, into_log_scale, into_bias = attention_gradients(into_found, Attended(*kept[5:9]), settings.mask)

@@ -33,14 +33,17 @@ class AffineOfTime(nn.Module):
 
 
 def affine_of_time(slope: Tensor | None, offset: Tensor, time: Tensor | None) -> Tensor:
-    """``(B, channels)``, or ``(1, channels)`` where nothing depends on the time."""
+    """``(B, channels)``, or ``(1, channels)`` where nothing depends on the time; an offset of each sample stays."""
+    if offset.ndim == 2:
+        return offset
     if time is None or slope is None:
         return offset.unsqueeze(0)
     return torch.addcmul(offset, time, slope.t())
 
 
 class NormTensors(NamedTuple):
-    """What a norm without physical parameters is made of: slopes ``(channels, 1)`` or None, offsets ``(channels,)``."""
+    """What a norm is made of: slopes in time ``(channels, 1)`` or None, offsets ``(channels,)``; with physical
+    parameters no slopes, and the gain and the shift of each sample ``(B, channels)``."""
 
     gain_slope: Tensor | None
     gain: Tensor
@@ -71,17 +74,21 @@ class ConditionedNorm(nn.Module):
             nn.init.normal_(self.parameters_weight.weight, 0.0, deviation)
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        return norm_of_samples(x, *self._affine(condition), self.eps)
+
+    def _affine(self, condition: Condition) -> tuple[Tensor, Tensor]:
         gain, shift = self.weight(condition.time), self.bias(condition.time)
         if self.parameters_weight is not None:
             more_gain, more_shift = self.parameters_weight(condition.parameters).chunk(2, -1)
             gain, shift = gain + more_gain, shift + more_shift
-        return norm_of_samples(x, gain, shift, self.eps)
+        return gain, shift
 
-    def tensors(self) -> NormTensors | None:
-        """Its parameters, or None where physical parameters have a part."""
-        if self.parameters_weight is not None:
-            return None
-        return NormTensors(self.weight.weight, self.weight.bias, self.bias.weight, self.bias.bias)
+    def tensors(self, condition: Condition) -> NormTensors:
+        """What it is made of under this condition."""
+        if self.parameters_weight is None:
+            return NormTensors(self.weight.weight, self.weight.bias, self.bias.weight, self.bias.bias)
+        gain, shift = self._affine(condition)
+        return NormTensors(None, gain, None, shift)
 
 
 class PlainNorm(nn.LayerNorm):
@@ -97,7 +104,8 @@ class PlainNorm(nn.LayerNorm):
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
         return super().forward(x)
 
-    def tensors(self) -> NormTensors:
+    def tensors(self, condition: Condition) -> NormTensors:
+        """What it is made of."""
         return NormTensors(None, self.weight, None, self.bias)
 
 
@@ -139,16 +147,23 @@ def apply_norm(x: Tensor, tensors: NormTensors, time: Tensor | None, eps: float)
     return out, Normed(x, mean, scale, gain, shift)
 
 
-def norm_gradients(gradient: Tensor, kept: Normed, time: Tensor | None) -> tuple[Tensor, NormTensors]:
+def norm_gradients(
+    gradient: Tensor, kept: Normed, tensors: NormTensors, time: Tensor | None
+) -> tuple[Tensor, NormTensors]:
     """Gradients of ``apply_norm`` with respect to x and to the tensors."""
     x, mean, scale, gain, shift = kept
     if gain.ndim == 1:
         into_x, into_gain, into_shift = _kernel(gradient, x, mean, scale, gain, shift)
-        slopes = [None, None] if time is None else [t.unsqueeze(1) * time for t in (into_gain, into_shift)]
+        slopes = [None, None]
+        if tensors.gain_slope is not None and time is not None:
+            slopes = [t.unsqueeze(1) * time for t in (into_gain, into_shift)]
+        into_gain, into_shift = into_gain.view_as(tensors.gain), into_shift.view_as(tensors.shift)
         return into_x, NormTensors(slopes[0], into_gain, slopes[1], into_shift)
     # Sample by sample: torch's kernel takes one gain, and what it reads twice stays in the cache.
     parts = [_kernel(*sample) for sample in zip(gradient, x, mean, scale, gain, shift, strict=True)]
     into_x, into_gain, into_shift = (torch.stack(each) for each in zip(*parts, strict=True))
+    if tensors.gain.ndim == 2:
+        return into_x, NormTensors(None, into_gain, None, into_shift)
     return into_x, NormTensors(into_gain.t() @ time, into_gain.sum(0), into_shift.t() @ time, into_shift.sum(0))
 
 
