@@ -98,6 +98,19 @@ def test_the_same_as_the_modules(options, batch, timed, plain):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.parametrize("intel", [True, False])
+def test_single_precision_by_either_library(intel, plain, monkeypatch):
+    """MKL on Intel's processors, oneDNN on others."""
+    monkeypatch.setattr("sciml.operators.layers.linear.MADE_BY_INTEL", intel)
+    block, (x, time) = block_of(), tokens(3)
+    wanted = [*torch.autograd.grad(plain(block, x, time).square().sum(), list(block.parameters()))]
+    block, x, time = block.float(), x.float(), time.float()
+    y = run(block, x, time)
+    assert as_one(y)
+    for a, b in zip(torch.autograd.grad(y.square().sum(), list(block.parameters())), wanted, strict=True):
+        assert (a - b).abs().max() < 1e-4 * b.abs().max().clamp_min(1)
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_finite_differences(batch):
     block = block_of()
